@@ -1,0 +1,1 @@
+"""The ordered ways to reach a peer."""

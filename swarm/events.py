@@ -1,0 +1,194 @@
+"""Facts, stated after they happened.  Events report; nothing depends on them to do its work.
+
+Each is a frozen dataclass named with a past participle.  ``Emit`` is what floors below the node are given; the node
+stamps the time, folds them into `swarm.stats` and hands them to whoever listens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from swarm.endpoint import Endpoint
+
+Direction = Literal["in", "out"]
+PathName = Literal["tcp", "utp", "tcp-punched", "utp-punched", "predicted", "birthday", "relayed", "turn"]
+SourceName = Literal["tracker", "dht", "pex", "lsd", "incoming", "manual"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact."""
+
+
+Emit = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PortBound(Event):
+    """The node listens; ``wanted`` is the port first tried, when it was taken and another is used instead."""
+
+    transport: Literal["tcp", "udp"]
+    local: Endpoint
+    wanted: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkLost(Event):
+    """The address or interface of ``--bind`` is gone; all traffic has stopped."""
+
+    bind: str
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRestored(Event):
+    """The address or interface of ``--bind`` is back."""
+
+    bind: str
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentAdded(Event):
+    """A torrent is active; name and size are known from its metainfo."""
+
+    info_hash: bytes
+    name: str
+    total_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentChecked(Event):
+    """The data found on disk was compared; ``verified`` of ``pieces`` are there."""
+
+    info_hash: bytes
+    verified: int
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentCompleted(Event):
+    """Everything wanted is on disk and verified."""
+
+    info_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PieceVerified(Event):
+    """A piece was hashed, matched and written."""
+
+    info_hash: bytes
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class PieceFailed(Event):
+    """A piece did not match its hash; who sent it is among ``contributors``."""
+
+    info_hash: bytes
+    index: int
+    contributors: tuple[Endpoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBanned(Event):
+    """A peer was proved to have sent bad data, or broke the protocol beyond patience."""
+
+    info_hash: bytes
+    endpoint: Endpoint
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDiscovered(Event):
+    """A source named a peer that was not known before."""
+
+    info_hash: bytes
+    endpoint: Endpoint
+    source: SourceName
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed(Event):
+    """One rung of the ladder did not reach the peer."""
+
+    info_hash: bytes
+    endpoint: Endpoint
+    path: PathName
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected(Event):
+    """Handshake done and admitted."""
+
+    info_hash: bytes
+    endpoint: Endpoint
+    path: PathName
+    direction: Direction
+    client: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRefused(Event):
+    """An inbound stream, or one we dialled, did not become a peer: bad handshake, duplicate, full, banned."""
+
+    endpoint: Endpoint
+    path: PathName
+    direction: Direction
+    reason: str
+    info_hash: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionClosed(Event):
+    """An admitted connection ended; byte totals are payload of that connection."""
+
+    info_hash: bytes
+    endpoint: Endpoint
+    path: PathName
+    direction: Direction
+    client: str
+    reason: str
+    bytes_down: int
+    bytes_up: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerAnswered(Event):
+    """A tracker accepted an announce."""
+
+    info_hash: bytes
+    url: str
+    peers: int
+    interval: float
+    warning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerFailed(Event):
+    """An announce failed; the next try is in ``retry_in`` seconds."""
+
+    info_hash: bytes
+    url: str
+    reason: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class StorageFailed(Event):
+    """The file system refused; the torrent stopped.  Nothing verified was lost."""
+
+    info_hash: bytes
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something the user should know, in one sentence."""
+
+    message: str
+    info_hash: bytes | None = None

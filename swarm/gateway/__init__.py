@@ -1,0 +1,1 @@
+"""Port mappings on the gateway."""

@@ -1,0 +1,1 @@
+"""Sockets: the one door to the operating system and what hangs off it."""

@@ -1,0 +1,1 @@
+"""A simulated internet: a Network for tests and the demo; imported by nothing else."""

@@ -1,0 +1,1 @@
+"""What one torrent is: metainfo, picker, choker, storage, and its supervisor."""

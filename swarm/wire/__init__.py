@@ -1,0 +1,1 @@
+"""Peer-wire and tracker codecs: bytes to messages and back, without I/O."""
