@@ -128,7 +128,11 @@ def test_cores_do_no_io(module: str) -> None:
 def test_cores_roll_no_dice(module: str) -> None:
     """Randomness is a random.Random handed to the constructor: the module-level functions are never called."""
     for node in ast.walk(parse(module)):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and isinstance(node.func.value, ast.Name):
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Attribute)
+            and isinstance(node.func.value, ast.Name)
+        ):
             called = f"{node.func.value.id}.{node.func.attr}"
             assert not (node.func.value.id == "random" and node.func.attr in ROLLS_DICE), f"{module} calls {called}"
             assert node.func.value.id != "secrets", f"{module} calls {called}"
@@ -152,6 +156,6 @@ def test_printing_lives_in_the_command_line_only() -> None:
         if module.startswith("swarm.cli"):
             continue
         for node in ast.walk(parse(module)):
-            assert not (
-                isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
-            ), f"{module} prints"
+            assert not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"), (
+                f"{module} prints"
+            )

@@ -129,7 +129,7 @@ class SendsFile(Protocol):
     """Optional capability of a stream, asked for once at admission."""
 
     async def send_file(self, fd: int, offset: int, count: int) -> None:
-        """Send ``count`` bytes of the open file from ``offset``, copied by the kernel.  OSError(EIO) if it is shorter."""
+        """Send ``count`` bytes of the open file from ``offset``, in the kernel.  OSError(EIO) if it is shorter."""
 
 
 class Listener(Protocol):
@@ -139,7 +139,7 @@ class Listener(Protocol):
     def local(self) -> Endpoint: ...
 
     async def accept(self) -> Stream:
-        """The next inbound stream.  Out of file handles is waited out, not raised.  trio.ClosedResourceError once closed."""
+        """The next inbound stream; trio.ClosedResourceError once closed.  Out of file handles is waited out."""
 
     def close(self) -> None: ...
 
@@ -185,7 +185,7 @@ class Network(Protocol):
         """
 
     async def listen_tcp(self, local: Endpoint) -> Listener:
-        """Listen with SO_REUSEADDR and SO_REUSEPORT, so that `dial_tcp` may leave from the same port.  Raises OSError."""
+        """Listen with SO_REUSEADDR and SO_REUSEPORT, so that `dial_tcp` may leave from it.  Raises OSError."""
 
     async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> Stream:
         """Connect, from ``local`` (with SO_REUSEADDR and SO_REUSEPORT) when given.
