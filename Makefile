@@ -1,0 +1,39 @@
+# `make demo` and `make test` need python3 (>= 3.11) with venv and pip, make and git, and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint fuzz soak bench clean
+
+demo: .venv/.installed
+	$(BIN)/swarm demo
+
+test: .venv/.tested
+	$(BIN)/python -m pytest
+
+lint: .venv/.tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fuzz: .venv/.tested
+	SWARM_FUZZ=$${SWARM_FUZZ:-10000000} $(BIN)/python -m pytest -m "fuzz or not fuzz" -k "fuzz or random_bytes or damaged"
+
+soak: .venv/.tested
+	$(BIN)/python -m pytest -m soak -s
+
+bench: .venv/.tested
+	$(BIN)/python bench/throughput.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/.tested: pyproject.toml | .venv/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,dev]'
+	touch $@ .venv/.installed
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
