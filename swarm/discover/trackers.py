@@ -1,0 +1,351 @@
+"""Announcing to trackers: one task for all torrents of a node, a short-lived one for each announce under way.
+
+The schedule of one torrent is `swarm.discover.tiers` (BEP 12), the speaking `swarm.discover.tracker_client`.  Scrapes
+nothing: announces bring the same counts.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import trio
+
+from swarm.discover.tiers import Tiers, Tracker
+from swarm.discover.tracker_client import Route, TrackerClient, TrackerRefused
+from swarm.endpoint import Endpoint
+from swarm.errors import RemoteError
+from swarm.events import Emit, SourceName, TrackerAnswered, TrackerFailed
+from swarm.wire.tracker import NUM_WANT, AnnounceEvent, AnnounceReply, AnnounceRequest
+
+ANNOUNCE_TIMEOUT = 40.0
+"""Seconds for one announce with all address families: two datagrams (at 0 and 15 s) to a UDP tracker."""
+
+SECOND_FAMILY_TIMEOUT = 10.0
+"""Seconds that the other address family still has when one was answered."""
+
+MAX_ANNOUNCES = 50
+"""Announces under way at once, of all torrents."""
+
+MAX_ANNOUNCES_PER_HOST = 4
+"""Of these to one tracker, so that a thousand torrents on a dead one do not keep all others waiting."""
+
+Found = Callable[[Sequence[Endpoint], SourceName], None]
+
+
+class Counters(Protocol):
+    """Totals of one torrent in bytes, as a tracker is told them; read at each announce."""
+
+    @property
+    def uploaded(self) -> int: ...
+
+    @property
+    def downloaded(self) -> int: ...
+
+    @property
+    def left(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerStatus:
+    """One tracker of one torrent as it stands now, for "why is nothing happening?"."""
+
+    url: str
+    state: Literal["waiting", "announcing", "working", "failing", "disabled"]
+    """``disabled``: it said "never" (BEP 31), or its URL is of a kind that is not supported."""
+    last_error: str
+    """Reason and detail of the last failure, printable; empty once it answered."""
+    last_peers: int | None
+    """Peers in its last reply; None before the first."""
+    next_announce: float | None
+    """Seconds until the next announce; None for never."""
+    seeders: int | None
+    leechers: int | None
+
+
+class Announcer:
+    """Announces all torrents of a node while `run` runs.
+
+    ``port`` is what strangers reach us on, asked at each announce; ``external_address`` is told what trackers see us
+    as (BEP 24).  Announces wait for their turn beyond `MAX_ANNOUNCES`, and per tracker `MAX_ANNOUNCES_PER_HOST`.
+    """
+
+    def __init__(
+        self,
+        client: TrackerClient,
+        *,
+        port: Callable[[], int],
+        rng: random.Random,
+        emit: Emit,
+        external_address: Callable[[str], None] = lambda host: None,
+    ) -> None:
+        self.client = client
+        self.port = port
+        self.rng = rng
+        self.emit = emit
+        self.external_address = external_address
+        self._sources: dict[TrackerSource, float] = {}  # when each is in the heap for; older entries are stale
+        self._heap: list[tuple[float, int, TrackerSource]] = []
+        self._sequence = itertools.count()
+        self._waiting: dict[str, deque[tuple[TrackerSource, Tracker]]] = {}
+        self._running: Counter[str] = Counter()
+        self._changed = trio.Event()
+        self.farewells = trio.CapacityLimiter(MAX_ANNOUNCES)
+        """Bounds the ``stopped`` announces of a node that closes with thousands of torrents."""
+
+    def add(
+        self, tiers: Sequence[Sequence[str]], *, info_hash: bytes, peer_id: bytes, counters: Counters, found: Found
+    ) -> TrackerSource:
+        """Begin to announce a torrent; its first announces are due at once.
+
+        ``found`` is called with the peers of every reply.  End with `TrackerSource.stop`.
+        """
+        source = TrackerSource(self, Tiers(tiers, self.rng), info_hash, peer_id, counters, found)
+        self._sources[source] = math.inf
+        self.reschedule(source)
+        return source
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Announce until cancelled; announces under way are then abandoned and repeated by the next `run`."""
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    self._changed = trio.Event()
+                    self._start_due(nursery)
+                    with trio.move_on_at(self._next_due()):
+                        await self._changed.wait()
+        finally:
+            self._reset()
+
+    def network_changed(self) -> None:
+        """Our addresses or routes changed: try what failed again, and tell the others where we are now."""
+        for source in self._sources:
+            source.tiers.network_changed(trio.current_time())
+            self.reschedule(source)
+
+    def reschedule(self, source: TrackerSource) -> None:
+        """What ``source`` has due may have moved."""
+        due = source.tiers.next_due()
+        if source not in self._sources or due == self._sources[source]:
+            return
+        self._sources[source] = due
+        if not math.isinf(due) or due < 0:
+            heapq.heappush(self._heap, (due, next(self._sequence), source))
+            self._changed.set()
+
+    def remove(self, source: TrackerSource) -> None:
+        """Begin no more announces of ``source``."""
+        self._sources.pop(source, None)
+
+    def _next_due(self) -> float:
+        """When `_start_due` has something to do; at the bound a finished announce wakes us."""
+        while self._heap and self._sources.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        if not self._heap or self._running.total() >= MAX_ANNOUNCES:
+            return math.inf
+        return self._heap[0][0]
+
+    def _start_due(self, nursery: trio.Nursery) -> None:
+        now = trio.current_time()
+        while self._next_due() <= now:
+            source = heapq.heappop(self._heap)[2]
+            self._sources[source] = math.inf
+            for tracker in source.tiers.due(now):
+                tracker.under_way = True
+                if self._running[tracker.host] < MAX_ANNOUNCES_PER_HOST:
+                    self._running[tracker.host] += 1
+                    nursery.start_soon(self._announce_host, source, tracker)
+                else:
+                    self._waiting.setdefault(tracker.host, deque()).append((source, tracker))
+            self.reschedule(source)
+
+    async def _announce_host(self, source: TrackerSource, tracker: Tracker) -> None:
+        """Announce, and then whatever waits for the same host."""
+        host = tracker.host
+        while True:
+            if source in self._sources:
+                await source.announce(tracker)
+            queue = self._waiting.get(host)
+            if not queue:
+                break
+            source, tracker = queue.popleft()
+        self._waiting.pop(host, None)
+        self._running[host] -= 1
+        self._running += Counter()  # drops zeros
+        self._changed.set()
+
+    def _reset(self) -> None:
+        self._waiting.clear()
+        self._running.clear()
+        for source in self._sources:
+            for tracker in source.tiers:
+                tracker.under_way = False
+            self.reschedule(source)
+
+
+class TrackerSource:
+    """The trackers of one torrent, as a source of peers.  Made by `Announcer.add`."""
+
+    def __init__(
+        self,
+        announcer: Announcer,
+        tiers: Tiers,
+        info_hash: bytes,
+        peer_id: bytes,
+        counters: Counters,
+        found: Found,
+    ) -> None:
+        self.tiers = tiers
+        self._announcer = announcer
+        self._info_hash = info_hash
+        self._peer_id = peer_id
+        self._counters = counters
+        self._found = found
+        self._key = announcer.rng.getrandbits(32)
+        self._scopes: set[trio.CancelScope] = set()
+
+    def add_tier(self, urls: Sequence[str]) -> None:
+        """More trackers, learnt later (the metadata of a magnet link); known ones are left out."""
+        self.tiers.add_tier(urls)
+        self._announcer.reschedule(self)
+
+    def want_more(self) -> None:
+        """Announce again as soon as the trackers' minimum intervals allow: we are out of peers."""
+        self.tiers.want_more(trio.current_time())
+        self._announcer.reschedule(self)
+
+    def completed(self) -> None:
+        """Tell every tracker, once, that the download has ended.  Not for one that was complete at the start."""
+        self.tiers.completed(trio.current_time())
+        self._announcer.reschedule(self)
+
+    async def stop(self) -> None:
+        """Leave: end the announces under way and say ``stopped`` to the trackers that accepted a ``started``.
+
+        Bounded by the caller's cancel scope (trackers forget us anyway, if later); what they answer is ignored.
+        """
+        self._announcer.remove(self)
+        for scope in self._scopes:
+            scope.cancel()
+        async with trio.open_nursery() as nursery:
+            for tracker in self.tiers:
+                if tracker.started:
+                    nursery.start_soon(self._leave, tracker)
+
+    def statistics(self) -> tuple[TrackerStatus, ...]:
+        """Every tracker, in the order of the tiers."""
+        now = trio.current_time()
+        return tuple(
+            TrackerStatus(
+                url=tracker.url,
+                state="announcing" if tracker.under_way else tracker.state,
+                last_error=tracker.last_error,
+                last_peers=tracker.last_peers,
+                next_announce=None if tracker.due == math.inf else max(0.0, tracker.due - now),
+                seeders=tracker.seeders,
+                leechers=tracker.leechers,
+            )
+            for tracker in self.tiers
+        )
+
+    async def announce(self, tracker: Tracker) -> None:
+        """One announce from every address family, and what follows from it.  For the announcer."""
+        tracker.under_way = True
+        with trio.CancelScope() as scope:
+            self._scopes.add(scope)
+            try:
+                outcome = await self._announce(tracker)
+                if outcome is not None:
+                    self._failed(tracker, outcome)
+            finally:
+                self._scopes.discard(scope)
+                tracker.under_way = False
+        self._announcer.reschedule(self)
+
+    async def _announce(self, tracker: Tracker) -> RemoteError | None:
+        """The error of the first family that failed, if none was answered."""
+        event = tracker.event
+        errors: list[RemoteError] = []
+        answers = 0
+
+        async def from_family(route: Route) -> None:
+            nonlocal answers
+            try:
+                reply = await client.announce(tracker.url, route, request, rotation=tracker.failures)
+            except RemoteError as error:
+                errors.append(error)
+                return
+            answers += 1
+            scope.deadline = min(scope.deadline, trio.current_time() + SECOND_FAMILY_TIMEOUT)
+            self._answered(tracker, event, reply)
+
+        client = self._announcer.client
+        with trio.move_on_after(ANNOUNCE_TIMEOUT) as scope:
+            try:
+                routes = await client.routes(tracker.url)
+                request = client.with_other_family(self._request(tracker, event), routes)
+            except RemoteError as error:
+                return error
+            async with trio.open_nursery() as nursery:
+                for route in routes:
+                    nursery.start_soon(from_family, route)
+        if answers:
+            return None
+        return errors[0] if errors else RemoteError("timed-out", f"no answer within {ANNOUNCE_TIMEOUT:.0f} s")
+
+    async def _leave(self, tracker: Tracker) -> None:
+        """Say ``stopped`` from every family; nobody is told when that fails, there is nothing to be done about it."""
+        request = self._request(tracker, "stopped")
+        client = self._announcer.client
+
+        async def from_family(route: Route) -> None:
+            try:
+                await client.announce(tracker.url, route, request, rotation=tracker.failures)
+            except RemoteError:
+                return
+
+        async with self._announcer.farewells:
+            try:
+                routes = await client.routes(tracker.url)
+            except RemoteError:
+                return
+            async with trio.open_nursery() as nursery:
+                for route in routes:
+                    nursery.start_soon(from_family, route)
+        tracker.started = False
+
+    def _request(self, tracker: Tracker, event: AnnounceEvent) -> AnnounceRequest:
+        return AnnounceRequest(
+            info_hash=self._info_hash,
+            peer_id=self._peer_id,
+            port=self._announcer.port(),
+            uploaded=self._counters.uploaded,
+            downloaded=self._counters.downloaded,
+            left=self._counters.left,
+            event=event,
+            numwant=0 if event == "stopped" else NUM_WANT,
+            key=self._key,
+            tracker_id=tracker.tracker_id,
+        )
+
+    def _answered(self, tracker: Tracker, event: AnnounceEvent, reply: AnnounceReply) -> None:
+        self.tiers.answered(tracker, event, reply, trio.current_time())
+        self._announcer.emit(
+            TrackerAnswered(self._info_hash, tracker.url, len(reply.peers), reply.interval, reply.warning)
+        )
+        if reply.external_host is not None:
+            self._announcer.external_address(reply.external_host)
+        if reply.peers:
+            self._found(reply.peers, "tracker")
+
+    def _failed(self, tracker: Tracker, error: RemoteError) -> None:
+        retry_in = error.retry_in if isinstance(error, TrackerRefused) else None
+        wait = self.tiers.failed(tracker, str(error), retry_in, trio.current_time())
+        self._announcer.emit(TrackerFailed(self._info_hash, tracker.url, str(error), wait))
