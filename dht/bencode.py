@@ -135,7 +135,9 @@ def _value(data: bytes, pos: int, strict: bool, depth: int, budget: list[int]) -
     """
     kind = data[pos]
     if kind == 0x64:  # d
-        _spend(depth, budget)
+        if depth < 1 or budget[0] < 1:
+            raise BencodeError("nested too deeply" if depth < 1 else "too many lists and dictionaries")
+        budget[0] -= 1
         depth -= 1
         pos += 1
         values: dict[bytes, Value] = {}
@@ -174,7 +176,9 @@ def _value(data: bytes, pos: int, strict: bool, depth: int, budget: list[int]) -
                 values[key], pos = _value(data, pos, strict, depth, budget)
         return values, pos + 1
     if kind == 0x6C:  # l
-        _spend(depth, budget)
+        if depth < 1 or budget[0] < 1:
+            raise BencodeError("nested too deeply" if depth < 1 else "too many lists and dictionaries")
+        budget[0] -= 1
         depth -= 1
         pos += 1
         items: list[Value] = []
@@ -197,14 +201,6 @@ def _value(data: bytes, pos: int, strict: bool, depth: int, budget: list[int]) -
         return _integer(data, pos)
     start, end = _string(data, pos)
     return data[start:end], end
-
-
-def _spend(depth: int, budget: list[int]) -> None:
-    if depth < 1:
-        raise BencodeError("nested too deeply")
-    budget[0] -= 1
-    if budget[0] < 0:
-        raise BencodeError("too many lists and dictionaries")
 
 
 def _string(data: bytes, pos: int) -> tuple[int, int]:
