@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
@@ -18,6 +18,7 @@ import h11
 import trio
 
 from dht.bencode import Value, encode
+from dht.compact import encode_peers
 from swarm.endpoint import Endpoint, normalise_host
 from swarm.errors import RemoteProtocolError
 from swarm.net.network import DatagramSocket, Network, Outgoing, Path, Received, Stream
@@ -236,8 +237,8 @@ class EmbeddedTracker:
         if fields.get(b"compact") == [b"0"]:
             reply[b"peers"] = [{b"ip": peer.host.encode(), b"port": peer.port} for peer in listed.peers]
         else:
-            reply[b"peers"] = _compact(peer for peer in listed.peers if not peer.is_ipv6)
-            reply[b"peers6"] = _compact(peer for peer in listed.peers if peer.is_ipv6)
+            reply[b"peers"] = encode_peers(peer for peer in listed.peers if not peer.is_ipv6)
+            reply[b"peers6"] = encode_peers(peer for peer in listed.peers if peer.is_ipv6)
         return reply
 
     def _answer_scrape(self, fields: dict[bytes, list[bytes]], now: float) -> dict[bytes, Value]:
@@ -264,7 +265,7 @@ class EmbeddedTracker:
             return _udp_error(transaction_id, b"no room for another torrent")
         head = ANNOUNCE_REPLY.pack(ANNOUNCE, transaction_id, self.interval, listed.leechers, listed.seeders)
         peers = [peer for peer in listed.peers if peer.is_ipv6 == remote.is_ipv6]
-        return head + _compact(peers[:64] if remote.is_ipv6 else peers)  # 64: within an MTU of 1,280
+        return head + encode_peers(peers[:64] if remote.is_ipv6 else peers)  # 64: within an MTU of 1,280
 
     def _answer_udp_scrape(self, datagram: bytes | memoryview, transaction_id: int, now: float) -> bytes:
         hashes = bytes(datagram[REQUEST_HEADER.size :])[: 20 * MAX_SCRAPE]
@@ -386,10 +387,6 @@ def _field(fields: dict[bytes, list[bytes]], name: bytes) -> bytes:
 def _number(fields: dict[bytes, list[bytes]], name: bytes, default: int) -> int:
     text = _field(fields, name)
     return int(text) if text.isdigit() and len(text) <= 19 else default
-
-
-def _compact(peers: Iterable[Endpoint]) -> bytes:
-    return b"".join(peer.address.packed + peer.port.to_bytes(2, "big") for peer in peers)
 
 
 def _udp_error(transaction_id: int, message: bytes) -> bytes:

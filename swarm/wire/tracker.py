@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from dht.bencode import BencodeError, Value, decode_prefix_untrusted
+from dht.compact import PEER6_SIZE, PEER_SIZE, decode_peers_untrusted
 from swarm.endpoint import Endpoint, is_dialable, normalise_host
 from swarm.errors import RemoteProtocolError
 
@@ -247,13 +248,11 @@ def collect_peers(peers: Iterable[Endpoint]) -> tuple[Endpoint, ...]:
     return tuple(seen)
 
 
-def compact_peers_untrusted(data: bytes | memoryview, *, ipv6: bool) -> Iterator[Endpoint]:
-    """Addresses and ports packed in 6 (BEP 23) or 18 bytes (BEP 7) each, big-endian; a torn last one is dropped."""
-    size = 18 if ipv6 else 6
-    for start in range(0, len(data) - size + 1, size):
-        address = bytes(data[start : start + size - 2])
-        host = normalise_host(str(IPv6Address(address))) if ipv6 else "{}.{}.{}.{}".format(*address)
-        yield Endpoint(host, data[start + size - 2] << 8 | data[start + size - 1])
+def compact_peers_untrusted(data: bytes | memoryview, *, ipv6: bool) -> list[Endpoint]:
+    """Peers of 6 (BEP 23) or 18 bytes (BEP 7) each; a torn last one is dropped, nothing is judged."""
+    size = PEER6_SIZE if ipv6 else PEER_SIZE
+    whole = min(len(data) // size, 4 * MAX_PEERS) * size
+    return [Endpoint(*peer) for peer in decode_peers_untrusted(data[:whole], ipv6=ipv6)]
 
 
 def printable_text(value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from ipaddress import IPv6Address
 from urllib.parse import parse_qsl, urlsplit
 
@@ -50,8 +51,8 @@ SCRAPES = [
 
 
 def request(**changes: object) -> AnnounceRequest:
-    fields = dict(info_hash=HASH, peer_id=PEER_ID, port=6881, uploaded=1, downloaded=2, left=3, key=0xABCDEF)
-    return AnnounceRequest(**(fields | changes))  # type: ignore[arg-type]
+    plain = AnnounceRequest(info_hash=HASH, peer_id=PEER_ID, port=6881, uploaded=1, downloaded=2, left=3, key=0xABCDEF)
+    return replace(plain, **changes)  # type: ignore[arg-type]
 
 
 def reply(**fields: object) -> AnnounceReply:
