@@ -152,7 +152,7 @@ def pieces_in_doubt(
         if absent[index]:
             continue
         recorded = data is not None and index in data.pieces
-        if suspect[index] or (written[index] and not recorded):
+        if data is None or suspect[index] or (written[index] and not recorded):
             doubtful.append(index)
         elif recorded:
             trusted.add(index)
@@ -164,7 +164,7 @@ def _suspects(
 ) -> tuple[list[bool], list[bool]]:
     """For each file whether it changed since the save, and whether it may have been written around it unnoticed."""
     if data is None:
-        return [True] * len(metainfo.files), [True] * len(metainfo.files)
+        return [False] * len(metainfo.files), [False] * len(metainfo.files)
     changed = [now != then for now, then in zip(files_on_disk, data.files, strict=True)]
     settled_ns = int((data.saved_at - SETTLED) * 1e9)
     settling = [not data.clean and state is not None and state.mtime_ns > settled_ns for state in data.files]

@@ -60,6 +60,7 @@ class Storage:
         self.layout = Layout(metainfo)
         self._handles = FileHandles() if handles is None else handles
         self._preallocate = preallocate
+        self._owner = object()  # our name in the table of open files, which must not keep us alive
         self._used: set[int] = set()
         self._unsynced: set[int] = set()
         self._cached_flags: int | None = getattr(os, "RWF_NOWAIT", None)
@@ -135,7 +136,7 @@ class Storage:
     def release(self) -> None:
         """Keep no descriptor open; the next access opens its file again.  For torrents that go idle or end."""
         while self._used:
-            self._handles.discard((self, self._used.pop()))
+            self._handles.discard((self._owner, self._used.pop()))
 
     # One part lies in one file.
 
@@ -146,7 +147,7 @@ class Storage:
             start += span.length
 
     def _file(self, index: int, *, writable: bool = False) -> OpenFile:
-        file = self._handles.get((self, index))
+        file = self._handles.get((self._owner, index))
         if file is None or (writable and not file.writable):
             entry = self.metainfo.files[index]
             mode = 0o777 if entry.executable else 0o666
@@ -155,7 +156,7 @@ class Storage:
                 with storage_errors("write", self.path(index)):
                     os.truncate(file.fd, entry.size)
                 file.end = entry.size
-            self._handles.add((self, index), file)
+            self._handles.add((self._owner, index), file)
             self._used.add(index)
         return file
 
@@ -173,7 +174,7 @@ class Storage:
                 position += count
 
     def _read_part_cached(self, index: int, position: int, part: memoryview) -> bool:
-        file = self._handles.get((self, index))
+        file = self._handles.get((self._owner, index))
         if file is None or self._cached_flags is None:
             return False
         try:
@@ -200,10 +201,10 @@ class Storage:
         """Somebody who removed or cut a file took verified pieces with it: say so instead of writing beside them."""
         status = os.fstat(file.fd)
         if status.st_nlink == 0 and file.linked:
-            self._handles.discard((self, index))
+            self._handles.discard((self._owner, index))
             raise StorageError(f"cannot write {self.path(index)}: it was removed or replaced while in use")
         if status.st_size < file.end:
-            self._handles.discard((self, index))
+            self._handles.discard((self._owner, index))
             raise StorageError(
                 f"cannot write {self.path(index)}: it shrank from {file.end} to {status.st_size} bytes while in use"
             )
