@@ -141,7 +141,7 @@ def _sources(root: Path) -> Iterator[_Source]:
 
 
 def _walk(directory: Path, below: tuple[str, ...], above: list[tuple[int, int]]) -> Iterator[_Source]:
-    """The files of ``directory`` by name; ``above`` identifies the directories it is in, to notice links that circle."""
+    """The files of ``directory`` by name; ``above`` identifies the directories it is in (a link may circle)."""
     for name in sorted(os.listdir(directory), key=os.fsencode):
         path = directory / name
         status = path.stat()

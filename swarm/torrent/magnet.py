@@ -118,9 +118,7 @@ def _info_hashes(topics: list[str]) -> tuple[bytes, bytes | None]:
         elif match := _BTMH.fullmatch(topic):
             v2.add(bytes.fromhex(match[1]))
         elif topic.lower().startswith(("urn:btih:", "urn:btmh:")):
-            raise MetainfoError(
-                f"the magnet link's {topic[:9].lower()} is neither 40 hex digits nor 32 base32 characters"
-            )
+            raise MetainfoError(f"the magnet link has a malformed info-hash: {topic[:100]!r}")
     if len(v1) > 1 or len(v2) > 1:
         raise MetainfoError("the magnet link names more than one torrent")
     if not v1 and v2:
