@@ -258,8 +258,8 @@ class WireReader:
     def _take_availability_untrusted(self, message_id: int) -> None:
         """BEP 3 wants the bitfield first, but only "once, and before any have" survives contact with deployed clients.
 
-        Transmission sends its extension handshake and ``port`` before it; libtorrent, when it joined by a magnet
-        link, sends it as soon as it has the metadata, after ``interested`` and much else.
+        Transmission sends its extension handshake and ``port`` before it; libtorrent 2.1.1, when it joined by a
+        magnet link, sends it (or ``have none``) only when it has the metadata, after other messages (seen).
         """
         if self._availability_known:
             raise RemoteProtocolError("unexpected-message", f"id {message_id} after bitfield or have")
