@@ -323,7 +323,7 @@ class _Body:
             case ["gzip" | "x-gzip" | "deflate"]:
                 self._inflater = zlib.decompressobj(wbits=47)  # 32 + 15: gzip or zlib, told by its header
             case _:
-                raise HttpError("bad-encoding", ", ".join(encodings)[:100])
+                raise HttpError("bad-encoding", repr(", ".join(encodings)[:100]))
         length = next((value for name, value in headers if name == "content-length"), "0")
         if int(length) > limit:  # digits: h11 saw to it
             raise HttpError("too-large", f"{length} bytes announced, at most {limit} wanted")
