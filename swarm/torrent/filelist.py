@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from dht.bencode import Value
 from swarm.errors import MetainfoError
-from swarm.torrent.names import MAX_PATH, decode_text, safe_component
+from swarm.torrent.names import MAX_PATH, safe_component
 
 MAX_FILES = 200_000
 MAX_TOTAL_SIZE = 1 << 50  # bytes
@@ -143,12 +143,19 @@ class _Reader:
     def component(self, raw: bytes) -> str:
         safe = self.safe[raw] = safe_component(raw)
         if safe.encode() != raw:
-            self.note(f"the name {decode_text(raw)[:100]!r} is stored as {safe[:100]!r}")
+            self.note(f"the name {_shown(raw)} is stored as {safe[:100]!r}")
         return safe
 
     def note(self, sentence: str) -> None:
         if len(self.notes) < MAX_NOTES:
             self.notes.append(sentence)
+
+
+def _shown(raw: bytes) -> str:
+    try:
+        return repr(raw.decode()[:100])
+    except UnicodeDecodeError:
+        return repr(raw[:100])
 
 
 def _size(length: Value | None, what: object) -> int:
