@@ -209,6 +209,7 @@ class EmbeddedTracker:
         await stream.send_eof()
         while await stream.receive_some(MAX_HEAD):
             pass  # until the client has read it all and closes: an abort now could overtake the answer
+        await stream.aclose()
 
     async def _serve_udp(self, socket: DatagramSocket) -> None:
         while True:

@@ -95,8 +95,9 @@ async def fetch(
         try:
             public_only = public_only or stream.remote.address.is_global
             response = await _exchange(stream, target, headers, max_body, tls)
+            await stream.aclose()
         finally:
-            stream.abort()
+            stream.abort()  # unless it is closed already
         if response.status not in REDIRECTS:
             return _checked(response)
         target = _redirected(target, response)

@@ -118,11 +118,14 @@ def parse_connect_untrusted(datagram: bytes | memoryview) -> int:
     return int(connection_id)
 
 
-def parse_announce_untrusted(datagram: bytes | memoryview, *, ipv6: bool) -> AnnounceReply:
+def parse_announce_untrusted(datagram: bytes | memoryview, *, ipv6: bool) -> AnnounceReply | AnnounceFailure:
     """An announce reply: 20 bytes, then 6 bytes a peer, or 18 when it came over IPv6.
 
-    Raises RemoteProtocolError below 20 bytes.  The protocol has no minimum interval: the default is assumed.
+    The header alone is a refusal: so opentracker answers for a torrent that is not on its list (seen).  Raises
+    RemoteProtocolError for any other length below 20.  The protocol has no minimum interval: the default is assumed.
     """
+    if len(datagram) == REPLY_HEADER.size:
+        return AnnounceFailure("torrent not served here (empty reply)")
     if len(datagram) < ANNOUNCE_REPLY.size:
         raise RemoteProtocolError("bad-tracker-reply", f"announce of {len(datagram)} bytes")
     _, _, interval, leechers, seeders = ANNOUNCE_REPLY.unpack_from(datagram)
