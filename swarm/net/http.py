@@ -317,6 +317,7 @@ class _Body:
     def __init__(self, headers: Sequence[Header], limit: int) -> None:
         self._limit = limit
         self._data = bytearray()
+        self._received = 0
         encodings = [value.strip().lower() for name, value in headers if name == "content-encoding"]
         match encodings:
             case [] | ["identity" | ""]:
@@ -331,6 +332,7 @@ class _Body:
 
     def feed(self, data: bytes | bytearray) -> None:
         """Raises HttpError("too-large") beyond the limit and "bad-encoding" for what does not decompress."""
+        self._received += len(data)
         if self._inflater is None:
             self._data += data
         elif not self._inflater.eof:  # behind the end zlib would keep all that comes
@@ -338,7 +340,8 @@ class _Body:
                 self._data += self._inflater.decompress(data, self._limit - len(self._data) + 1)
             except zlib.error as error:
                 raise HttpError("bad-encoding", str(error)) from None
-        if len(self._data) > self._limit:
+        # Compressing may lengthen a little; what comes behind the compressed data counts as well.
+        if len(self._data) > self._limit or self._received > self._limit + self._limit // 8 + 1024:
             raise HttpError("too-large", f"more than {self._limit} bytes")
 
     def finish(self) -> bytes:

@@ -15,7 +15,7 @@ import trio.testing
 from dht.bencode import encode
 from swarm.discover import embedded_tracker
 from swarm.discover.embedded_tracker import Announced, EmbeddedTracker
-from swarm.discover.tracker_client import Family, TrackerClient
+from swarm.discover.tracker_client import Family, Route, TrackerClient
 from swarm.discover.trackers import MAX_ANNOUNCES, MAX_ANNOUNCES_PER_HOST, Announcer, TrackerSource
 from swarm.endpoint import Endpoint
 from swarm.events import Event, TrackerAnswered, TrackerFailed
@@ -467,19 +467,42 @@ async def test_many_torrents_on_a_dead_tracker_keep_nobody_waiting_and_idle_ones
         assert trio.lowlevel.current_statistics().tasks_living - before <= 2 * MAX_ANNOUNCES_PER_HOST
 
 
+class Stuck:
+    """A tracker client that never comes to an end."""
+
+    running = peak = begun = 0
+
+    async def routes(self, url: str) -> list[Route]:
+        self.begun += 1
+        self.running += 1
+        self.peak = max(self.peak, self.running)
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.running -= 1
+        raise AssertionError
+
+
+async def test_an_announce_that_waited_for_its_turn_is_dropped_when_its_torrent_is_stopped(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with world() as w:
+        stuck = Stuck()
+        announcer = Announcer(stuck, port=lambda: 1, rng=random.Random(1), emit=w.events.append)  # type: ignore[arg-type]
+        w.nursery.start_soon(announcer.run)
+        sources = [
+            w.add(announcer, ["http://one.example/"], info_hash=number.to_bytes(20, "big"))
+            for number in range(3 * MAX_ANNOUNCES_PER_HOST)
+        ]
+        await trio.sleep(1)
+        assert stuck.begun == MAX_ANNOUNCES_PER_HOST
+        for source in sources:
+            await source.stop()
+        await trio.sleep(100)
+        assert (stuck.begun, stuck.running) == (MAX_ANNOUNCES_PER_HOST, 0)
+
+
 async def test_announces_under_way_are_bounded(autojump_clock: trio.testing.MockClock) -> None:
-    class Stuck:
-        running = peak = 0
-
-        async def routes(self, url: str) -> list[object]:
-            self.running += 1
-            self.peak = max(self.peak, self.running)
-            try:
-                await trio.sleep_forever()
-            finally:
-                self.running -= 1
-            raise AssertionError
-
     async with world() as w:
         stuck = Stuck()
         announcer = Announcer(stuck, port=lambda: 1, rng=random.Random(1), emit=w.events.append)  # type: ignore[arg-type]

@@ -6,6 +6,7 @@ import datetime
 import gzip
 import ipaddress
 import ssl
+import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from cryptography.x509.oid import NameOID
 import swarm
 from swarm.endpoint import Endpoint
 from swarm.net.happy_eyeballs import dial_first, interleave_families
-from swarm.net.http import HttpError, _Transport, fetch, parse_url
+from swarm.net.http import HttpError, _Body, _Transport, fetch, parse_url
 from swarm.net.network import Stream
 from tests.loopback import LoopbackNetwork
 
@@ -223,6 +224,33 @@ async def test_a_gzip_bomb_is_left_at_the_limit() -> None:
     bomb = gzip.compress(bytes(1 << 26), 9)  # 64 MiB in 64 kB
     error = await failing(answering(ok(bomb, b"Content-Encoding: gzip")), max_body=1 << 20)
     assert error.reason == "too-large"
+
+
+def test_a_gzip_bomb_never_takes_the_memory_it_is_after() -> None:
+    bomb = gzip.compress(bytes(1 << 26), 9)
+    body = _Body([("content-encoding", "gzip")], 1 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(HttpError):
+            body.feed(bomb)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_gibibyte_behind_the_compressed_data_is_left_at_the_limit() -> None:
+    sent = 0
+
+    async def handler(stream: trio.abc.Stream, request: bytes) -> None:
+        nonlocal sent
+        await stream.send_all(b"HTTP/1.0 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(b"hello"))
+        while sent < 1 << 30:
+            await stream.send_all(bytes(1 << 16))
+            sent += 1 << 16
+
+    error = await failing(handler, max_body=100_000)
+    assert error.reason == "too-large"
+    assert sent < 1 << 25
 
 
 async def test_a_body_of_exactly_the_limit_is_taken() -> None:
