@@ -8,9 +8,8 @@ import trio
 
 from swarm.endpoint import Endpoint, normalise_host
 from swarm.net.network import Gateway, Interface
-from swarm.net.sockaddr import to_sockaddr
 from swarm.net.tcp import TcpListener, TcpStream, dial_tcp, listen_tcp
-from swarm.net.udp import UdpSocket
+from swarm.net.udp import UdpSocket, bind_udp
 
 
 class LoopbackNetwork:
@@ -25,9 +24,7 @@ class LoopbackNetwork:
     ) -> UdpSocket:
         assert not shared
         assert multicast_group is None
-        sock = socket.socket(socket.AF_INET6 if local.is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
-        sock.bind(to_sockaddr(local))
-        return UdpSocket(sock)
+        return bind_udp(local)
 
     async def listen_tcp(self, local: Endpoint) -> TcpListener:
         return listen_tcp(local)

@@ -56,6 +56,9 @@ class UdpTracker:
     connection id is refused (our NAT mapping may have changed since) is asked once more with a fresh one.
     """
 
+    first_bytes = frozenset({0})
+    """Every reply begins with an action below 256 in four bytes: the mux asks about nothing else."""
+
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._servers: dict[Endpoint, _Server] = {}

@@ -19,10 +19,10 @@ from swarm.discover.tracker_client import Family, Route, TrackerClient
 from swarm.discover.trackers import MAX_ANNOUNCES, MAX_ANNOUNCES_PER_HOST, Announcer, TrackerSource
 from swarm.endpoint import Endpoint
 from swarm.events import Event, TrackerAnswered, TrackerFailed
+from swarm.net.mux import Mux, Priority
 from swarm.net.udp_tracker import UdpTracker
 from swarm.net.udp_tracker_service import UdpTrackerService
 from swarm.simnet.internet import Internet, open_internet
-from tests.lone_core import LoneCore
 
 HASH = b"h" * 20
 OTHER = Endpoint("93.184.216.34", 7777)
@@ -74,10 +74,10 @@ class World:
 
     async def _udp(self, host: str) -> UdpTrackerService:
         core = UdpTracker(random.Random(3))
-        lone = LoneCore(await self.client.bind_udp(Endpoint(host, 6881)), core)
-        service = UdpTrackerService(core, lone.kick)
-        lone.deliver = service.deliver
-        self.nursery.start_soon(lone.run)
+        mux = Mux(await self.client.bind_udp(Endpoint(host, 6881)))
+        service = UdpTrackerService(core, mux.wake)
+        mux.add(core, priority=Priority.UDP_TRACKER, on_results=service.deliver)
+        self.nursery.start_soon(mux.run)
         return service
 
     def add(self, announcer: Announcer, *tiers: Sequence[str], info_hash: bytes = HASH) -> TrackerSource:
@@ -496,7 +496,7 @@ async def test_an_announce_that_waited_for_its_turn_is_dropped_when_its_torrent_
         ]
         await trio.sleep(1)
         assert stuck.begun == MAX_ANNOUNCES_PER_HOST
-        for source in sources:
+        for source in reversed(sources):
             await source.stop()
         await trio.sleep(100)
         assert (stuck.begun, stuck.running) == (MAX_ANNOUNCES_PER_HOST, 0)

@@ -18,10 +18,10 @@ from swarm.discover.trackers import Announcer, TrackerSource
 from swarm.endpoint import Endpoint
 from swarm.events import Event, TrackerAnswered, TrackerFailed
 from swarm.net.http import fetch
+from swarm.net.mux import Mux, Priority
 from swarm.net.udp_tracker import UdpTracker
 from swarm.net.udp_tracker_service import UdpTrackerService
 from swarm.wire.tracker import ScrapeEntry, parse_scrape_reply_untrusted, scrape_url
-from tests.lone_core import LoneCore
 from tests.loopback import LoopbackNetwork
 from tests.needs import need_program
 
@@ -82,9 +82,9 @@ def wait_until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
 async def test_opentracker_takes_our_announces_and_lists_us_to_each_other(opentracker: Endpoint, scheme: str) -> None:
     network = LoopbackNetwork()
     core = UdpTracker(random.Random(1))
-    lone = LoneCore(await network.bind_udp(Endpoint("127.0.0.1", 0)), core)
-    service = UdpTrackerService(core, lone.kick)
-    lone.deliver = service.deliver
+    mux = Mux(await network.bind_udp(Endpoint("127.0.0.1", 0)))
+    service = UdpTrackerService(core, mux.wake)
+    mux.add(core, priority=Priority.UDP_TRACKER, on_results=service.deliver)
     client = TrackerClient(network, {4: service})
     emit, reports = trio.open_memory_channel[Event](10)
     found: list[Endpoint] = []
@@ -109,7 +109,7 @@ async def test_opentracker_takes_our_announces_and_lists_us_to_each_other(opentr
 
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lone.run)
+            nursery.start_soon(mux.run)
             nursery.start_soon(announcer.run)
             first = add(1)
             answered = await reports.receive()
@@ -128,4 +128,4 @@ async def test_opentracker_takes_our_announces_and_lists_us_to_each_other(opentr
             assert isinstance(failed, TrackerFailed)
             assert failed.reason.startswith("tracker-refused: ")
             nursery.cancel_scope.cancel()
-    lone.socket.close()
+    mux.close()
