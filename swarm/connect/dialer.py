@@ -1,0 +1,118 @@
+"""Who is dialled next, for all torrents of a node, with a bound on attempts under way.
+
+One task asks the torrents in turn; each attempt is a task that climbs the ladder, shakes hands and then *is* the
+connection until it ends.  Which peer of a torrent is next is the torrent's own business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import trio
+
+from swarm.config import Config
+from swarm.connect.dial import Link, dial_tcp
+from swarm.connect.ladder import Failure, Rung, UnreachableError, climb
+from swarm.connect.shake import shake_as_initiator
+from swarm.errors import RemoteError
+from swarm.net.network import Network
+from swarm.peerlist import KnownPeer
+from swarm.wire.handshake import Handshake
+
+IDLE_LOOK = 1.0
+"""Seconds between looks at the torrents when nothing woke the dialer: back-offs run out silently."""
+
+
+class WantsPeers(Protocol):
+    """What the dialer needs of a torrent."""
+
+    def next_to_dial(self) -> KnownPeer | None:
+        """Somebody worth an attempt now, marked as being dialled; None when there is nobody or no room."""
+
+    def our_handshake(self) -> Handshake: ...
+
+    def dial_failed(self, peer: KnownPeer, failures: Sequence[Failure]) -> None: ...
+
+    def rung_failed(self, peer: KnownPeer, failure: Failure) -> None: ...
+
+    async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:
+        """Admit the stream and serve it until it ends; closes it in every case."""
+
+
+class Dialer:
+    """Keeps up to ``config.max_half_open`` attempts under way."""
+
+    def __init__(self, network: Network, config: Config, torrents: Callable[[], Sequence[WantsPeers]]) -> None:
+        self._network = network
+        self._config = config
+        self._torrents = torrents
+        self._turn = 0
+        self._woken = trio.Event()
+        self.half_open = 0
+
+    def wake(self) -> None:
+        """A torrent has somebody new to dial."""
+        self._woken.set()
+
+    async def run(self, from_port: int | None, room: Callable[[], int]) -> None:
+        """Dial until cancelled; ``room`` says how many more connections the node takes."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                while self.half_open < min(self._config.max_half_open, room()) and (pair := self._next()) is not None:
+                    self.half_open += 1
+                    nursery.start_soon(self._reach, *pair, from_port)
+                with trio.move_on_after(IDLE_LOOK):
+                    await self._woken.wait()
+                self._woken = trio.Event()
+
+    def _next(self) -> tuple[WantsPeers, KnownPeer] | None:
+        """The next torrent in turn that wants somebody, and whom."""
+        torrents = self._torrents()
+        for step in range(len(torrents)):
+            torrent = torrents[(self._turn + step) % len(torrents)]
+            if (peer := torrent.next_to_dial()) is not None:
+                self._turn = (self._turn + step + 1) % len(torrents)
+                return torrent, peer
+        return None
+
+    async def _reach(self, torrent: WantsPeers, peer: KnownPeer, from_port: int | None) -> None:
+        started = trio.current_time()
+        try:
+            reached = await self._shaken_link(torrent, peer, from_port)
+        finally:
+            self.half_open -= 1
+            self._woken.set()
+        if reached is not None:
+            link, theirs = reached
+            await torrent.run_connection(link, theirs, peer, trio.current_time() - started)
+
+    async def _shaken_link(
+        self, torrent: WantsPeers, peer: KnownPeer, from_port: int | None
+    ) -> tuple[Link, Handshake] | None:
+        try:
+            link = await climb(self._rungs(peer, from_port), lambda failure: torrent.rung_failed(peer, failure))
+        except UnreachableError as error:
+            torrent.dial_failed(peer, error.failures)
+            return None
+        started = trio.current_time()
+        try:
+            with trio.fail_after(self._config.handshake_timeout):
+                return link, await shake_as_initiator(link.stream, torrent.our_handshake())
+        except (RemoteError, trio.TooSlowError) as error:
+            link.stream.abort()
+            reason = f"handshake-{error.reason}" if isinstance(error, RemoteError) else "handshake-timed-out"
+            failure = Failure(link.path, peer.endpoint, reason, trio.current_time() - started)
+            torrent.rung_failed(peer, failure)
+            torrent.dial_failed(peer, (failure,))
+            return None
+        except trio.Cancelled:
+            link.stream.abort()
+            raise
+
+    def _rungs(self, peer: KnownPeer, from_port: int | None) -> list[Rung]:
+        async def direct_tcp() -> Link:
+            return await dial_tcp(self._network, peer.endpoint, from_port=from_port)
+
+        limit = self._config.dial_timeout
+        return [Rung("tcp", peer.endpoint, direct_tcp, limit, limit)] if self._config.tcp else []

@@ -1,0 +1,310 @@
+"""`Node`: where everything is built and wired; no protocol lives here.
+
+A node has two lives.  The *work* life (checking, hashing, writing, resume data) lasts from opening to closing.  The
+*online* life (ports, dialling, accepting, trackers) starts when the address of ``--bind`` is there and ends with it;
+without ``--bind`` it lasts as long.  Nothing is ever sent around a bind that went away.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import time
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import trio
+
+from swarm.config import Config
+from swarm.connect.acceptor import Acceptor
+from swarm.connect.dialer import Dialer
+from swarm.discover.tracker_client import Family, TrackerClient
+from swarm.discover.trackers import Announcer
+from swarm.endpoint import Endpoint
+from swarm.errors import StorageError, SwarmError
+from swarm.eventbus import EventBus
+from swarm.events import Event, NetworkLost, NetworkRestored, PortBound, Warned
+from swarm.net.bound import BoundNetwork
+from swarm.net.listen import OpenPorts, following_ports, open_ports
+from swarm.net.mux import Mux, Priority
+from swarm.net.network import DatagramSocket, Network
+from swarm.net.real import RealNetwork
+from swarm.net.udp_tracker import UdpTracker
+from swarm.net.udp_tracker_service import UdpTrackerService
+from swarm.ratelimit import TokenBucket
+from swarm.state import keep_port, kept_port
+from swarm.torrent.disk import Runner, threads
+from swarm.torrent.metainfo import Metainfo
+from swarm.torrent.openfile import FileHandles
+from swarm.torrent.openpiece import PieceMemory
+from swarm.torrent.readcache import ReadCache
+from swarm.torrent.torrent import Lent, Torrent
+from swarm.wire.handshake import make_peer_id
+
+GOODBYE = 2.5
+"""Seconds in which closing may still talk to trackers; a command has three to leave in."""
+
+TICK = 1.0
+
+ADDRESS_LOOK = 2.0
+"""Seconds between looks for a lost bind, in case no notice of a change comes."""
+
+
+class Node:
+    """A running node.  Made by `open_node`."""
+
+    def __init__(
+        self, config: Config, network: Network, rng: random.Random, runner: Runner, work: trio.Nursery
+    ) -> None:
+        self.config = config
+        self.peer_id = make_peer_id(rng)
+        self.port: int | None = None
+        """What we listen on; None while offline."""
+        self.torrents: dict[bytes, Torrent] = {}
+        self._wanted_port: int | None = None
+        self._bus = EventBus(trio.current_time)
+        self._network = network if config.bind is None else BoundNetwork(network, config.bind)
+        self._rng = rng
+        self._work = work
+        self._dialer = Dialer(self._network, config, lambda: tuple(self.torrents.values()))
+        self._acceptor = Acceptor(config, self.torrents.get, self.emit)
+        self._client = TrackerClient(self._network, {})
+        self._announcer = Announcer(self._client, port=self._announced_port, rng=rng, emit=self.emit)
+        self._lent = Lent(
+            config=config,
+            peer_id=self.peer_id,
+            rng=rng,
+            emit=self.emit,
+            work=work,
+            runner=runner,
+            handles=FileHandles(),
+            cache=ReadCache(),
+            memory=PieceMemory(config.piece_memory),
+            download_limit=TokenBucket(config.download_rate, now=trio.current_time()),
+            upload_limit=TokenBucket(config.upload_rate, now=trio.current_time()),
+            announcer=self._announcer,
+            listening_port=self._announced_port,
+            wake_dialer=self._dialer.wake,
+            wall_clock=time.time,
+            resume_directory=config.state_directory / "resume" if config.state_directory is not None else None,
+        )
+
+    # -- for the user -----------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        metainfo: Metainfo,
+        directory: Path,
+        *,
+        select: Collection[int] | None = None,
+        peers: Iterable[Endpoint] = (),
+        download_rate: int = 0,
+        upload_rate: int = 0,
+    ) -> Torrent:
+        """Share a torrent whose files are, or will be, beneath ``directory``; checking what is there begins at once.
+
+        ``select`` are indices of the files to fetch, None for all.  SwarmError if the node has this torrent already.
+        """
+        if metainfo.info_hash in self.torrents:
+            raise SwarmError(f"{metainfo.name} is already being shared")
+        torrent = Torrent(
+            metainfo,
+            directory,
+            self._lent,
+            select=select,
+            peers=peers,
+            download_rate=download_rate,
+            upload_rate=upload_rate,
+        )
+        self.torrents[metainfo.info_hash] = torrent
+        self._work.start_soon(torrent.open)
+        return torrent
+
+    async def remove(self, torrent: Torrent) -> None:
+        """Stop sharing a torrent; its files and resume data stay.  Trackers are told for at most GOODBYE seconds."""
+        with trio.move_on_after(GOODBYE):
+            await torrent.stop()
+        del self.torrents[torrent.info_hash]
+
+    def events(self, capacity: int = 1000) -> AbstractAsyncContextManager[AsyncIterator[tuple[float, Event]]]:
+        """Facts from now on, as ``(trio time, event)``; see `EventBus.subscribe`."""
+        return self._bus.subscribe(capacity)
+
+    def emit(self, event: Event) -> None:
+        """State a fact."""
+        self._bus.emit(event)
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be online whenever the bind is there, until cancelled.
+
+        ``started`` is called when the ports are open, or when the bind turns out to be missing.  SwarmError if the
+        port that was asked for is taken.
+        """
+        started = False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tick)
+            while True:
+                ports = await self._open_ports()
+                if not started:
+                    started = True
+                    task_status.started()
+                if ports is not None:
+                    await self._be_online(ports)
+                await self._wait_for_bind()
+
+    async def close(self) -> None:
+        """Leave every swarm and save, within GOODBYE seconds but for the disk.  Raises nothing: failures are events."""
+        with trio.move_on_after(GOODBYE):
+            async with trio.open_nursery() as nursery:
+                for torrent in self.torrents.values():
+                    nursery.start_soon(self._stop, torrent)
+
+    async def _stop(self, torrent: Torrent) -> None:
+        try:
+            await torrent.stop()
+        except StorageError as error:
+            self.emit(Warned(str(error), torrent.info_hash))
+
+    async def _tick(self) -> None:
+        while True:
+            await trio.sleep(TICK)
+            now = trio.current_time()
+            for torrent in tuple(self.torrents.values()):
+                torrent.tick(now)
+
+    async def _open_ports(self) -> OpenPorts | None:
+        """The ports, or None where the bind is not there."""
+        wanted = self._wanted_port
+        if wanted is None:
+            wanted = (
+                self.config.port if self.config.port is not None else kept_port(self.config.state_directory, self._rng)
+            )
+        candidates = following_ports(wanted) if self.config.port is None else [wanted]
+        try:
+            ports = await open_ports(self._network, candidates, tcp=self.config.tcp)
+        except OSError as error:
+            if self.config.bind is not None and error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
+                return None
+            raise SwarmError(f"cannot open a port: {error.strerror}") from error
+        if self.config.port is None and self._wanted_port is None:
+            self._keep_port(wanted)
+        self._wanted_port = wanted or ports.port
+        return ports
+
+    def _keep_port(self, port: int) -> None:
+        try:
+            keep_port(self.config.state_directory, port)
+        except OSError as error:
+            self.emit(Warned(f"cannot remember the port {port}: {error.strerror}"))
+
+    async def _be_online(self, ports: OpenPorts) -> None:
+        """Dial, accept and announce; returns when the bind is gone."""
+        self.port = ports.port
+        self._tell_ports(ports)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._start_trackers(ports, nursery)
+                for listener in (ports.tcp4, ports.tcp6):
+                    if listener is not None:
+                        nursery.start_soon(self._acceptor.serve, listener)
+                nursery.start_soon(self._dialer.run, ports.port if self.config.tcp else None, self._room)
+                if isinstance(self._network, BoundNetwork):
+                    await self._wait_until_bind_lost(self._network)
+                    self._drop_connections("network-lost")
+                    nursery.cancel_scope.cancel()
+        finally:
+            self.port = None
+            ports.close()
+
+    def _start_trackers(self, ports: OpenPorts, nursery: trio.Nursery) -> None:
+        services: dict[Family, UdpTrackerService] = {}
+        sockets: tuple[tuple[Family, DatagramSocket | None], ...] = ((4, ports.udp4), (6, ports.udp6))
+        for family, socket in sockets:
+            if socket is not None:
+                mux, core = Mux(socket), UdpTracker(self._rng)
+                services[family] = service = UdpTrackerService(core, mux.wake)
+                mux.add(core, priority=Priority.UDP_TRACKER, on_results=service.deliver)
+                nursery.start_soon(mux.run)
+        self._announcer.client = TrackerClient(self._network, services)
+        nursery.start_soon(self._announcer.run)
+
+    def _tell_ports(self, ports: OpenPorts) -> None:
+        wanted = self._wanted_port if self._wanted_port != ports.port else None
+        for opened in (ports.udp4, ports.udp6):
+            if opened is not None:
+                self.emit(PortBound("udp", opened.local, wanted))
+        for listener in (ports.tcp4, ports.tcp6):
+            if listener is not None:
+                self.emit(PortBound("tcp", listener.local, wanted))
+
+    def _drop_connections(self, reason: str) -> None:
+        for torrent in self.torrents.values():
+            for peer in tuple(torrent.connections):
+                peer.close(reason)
+
+    async def _wait_until_bind_lost(self, network: BoundNetwork) -> None:
+        while network.available():
+            await _next_look(network)
+        self.emit(NetworkLost(network.bind))
+
+    async def _wait_for_bind(self) -> None:
+        network = self._network
+        assert isinstance(network, BoundNetwork)
+        while not network.available():
+            await _next_look(network)
+        self.emit(NetworkRestored(network.bind))
+
+    def _room(self) -> int:
+        """How many more connections the node takes."""
+        return self.config.max_connections - sum(len(torrent.connections) for torrent in self.torrents.values())
+
+    def _announced_port(self) -> int:
+        return self.config.announce_port or self.port or 0
+
+
+@asynccontextmanager
+async def open_node(
+    config: Config | None = None,
+    *,
+    network: Network | None = None,
+    rng: random.Random | None = None,
+    runner: Runner | None = None,
+) -> AsyncIterator[Node]:
+    """A node that runs until the block is left; then it says goodbye and saves, within three seconds but for the disk.
+
+    ``network``, ``rng`` and ``runner`` (how blocking calls are run) are for simulations.  Raises SwarmError if a port
+    that was asked for is taken.  An exception of the block comes out as it is, not wrapped in a group.
+    """
+    try:
+        async with trio.open_nursery() as work:
+            node = Node(
+                config or Config(),
+                network or RealNetwork(),
+                rng or random.SystemRandom(),
+                runner or threads(),
+                work,
+            )
+            await work.start(node.run)
+            try:
+                yield node
+            finally:
+                with trio.CancelScope(shield=True):
+                    await node.close()
+                work.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise lone_exception(group) from None
+
+
+def lone_exception(error: BaseException) -> BaseException:
+    """What a nursery wrapped, if it wrapped a single exception; otherwise the group as it is."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+async def _next_look(network: Network) -> None:
+    with trio.move_on_after(ADDRESS_LOOK):
+        await network.wait_address_change()

@@ -1,0 +1,408 @@
+"""One connection to one peer: a stream, the wire codec, the two halves of the exchange.
+
+Two tasks.  The reader feeds the codec and dispatches; back-pressure is *not reading*.  The writer sends small messages
+first and chooses blocks late.  Which blocks to ask for, who is unchoked and what happens to a finished piece is the
+torrent's business (`TorrentSide`); which peers to dial is nobody's business here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import trio
+
+from swarm.bitfield import Bitfield
+from swarm.endpoint import Endpoint
+from swarm.errors import RemoteError
+from swarm.events import Direction, PathName
+from swarm.net.network import Buffer, ReceivesInto, SendsVectored, Stream
+from swarm.ratelimit import TokenBucket, grant_all, take_all
+from swarm.torrent.downloader import Copies, Downloader
+from swarm.torrent.picker import Picker
+from swarm.torrent.uploader import Uploader
+from swarm.wire.codec import WireReader
+from swarm.wire.extended import ExtendedHandshake, parse_extended_handshake_untrusted
+from swarm.wire.handshake import Handshake, client_name
+from swarm.wire.messages import (
+    AllowedFast,
+    BitfieldMessage,
+    Block,
+    Cancel,
+    Choke,
+    Extended,
+    Have,
+    HaveAll,
+    HaveNone,
+    Interested,
+    KeepAlive,
+    Message,
+    NotInterested,
+    Pieces,
+    Port,
+    Reject,
+    Requests,
+    Suggest,
+    Unchoke,
+    piece_header,
+)
+
+KEEP_ALIVE_AFTER = 110.0
+"""Seconds without sending anything; BEP 3 says that two minutes of silence may end the connection."""
+
+MAX_OUTBOX = 1 << 20
+"""Bytes of small messages that a peer may leave unread before it is dropped ("slow-reader")."""
+
+MIN_BATCH = 16 << 10
+MAX_BATCH = 1 << 20
+"""Bytes of blocks handed to the stream at once: doubled while the stream takes them within FAST_SEND seconds, halved
+beyond SLOW_SEND, because what waits behind a batch (requests, haves, chokes) waits as long as the batch takes."""
+
+FAST_SEND = 0.02
+SLOW_SEND = 0.2
+
+
+RATE_SECONDS = 10.0
+"""Seconds over which rates are averaged, exponentially: what the choker compares."""
+
+
+class TorrentSide(Protocol):
+    """What a connection needs of its torrent."""
+
+    @property
+    def picker(self) -> Picker: ...
+
+    @property
+    def have(self) -> Bitfield: ...
+
+    @property
+    def download_limits(self) -> tuple[TokenBucket, ...]:
+        """Empty while unlimited."""
+
+    @property
+    def upload_limits(self) -> tuple[TokenBucket, ...]: ...
+
+    async def read_blocks(self, run: Sequence[Block]) -> list[Buffer]:
+        """The bytes of blocks that lie within one verified piece."""
+
+    def pieces_filled(self, peer: PeerConnection, indices: Sequence[int]) -> None:
+        """Every block of these pieces is in memory."""
+
+    def cancel_elsewhere(self, copies: Copies) -> None:
+        """A block arrived that other peers were asked for, too."""
+
+    def interest_changed(self, peer: PeerConnection) -> None:
+        """The peer became interested in us, or no longer is."""
+
+    def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is at the other end and how the stream came to be."""
+
+    endpoint: Endpoint
+    path: PathName
+    direction: Direction
+    handshake: Handshake
+
+    @property
+    def peer_id(self) -> bytes:
+        return self.handshake.peer_id
+
+    @property
+    def culprit(self) -> Culprit:
+        return Culprit(self.endpoint.host, None if self.endpoint.address.is_global else self.peer_id)
+
+
+class Culprit(NamedTuple):
+    """By what name misdeeds of a peer are remembered over reconnections.
+
+    The address alone for the world at large, where peer ids are free and addresses are not; on a private network and
+    on one machine, where many peers share an address, the peer id too.
+    """
+
+    host: str
+    peer_id: bytes | None
+
+
+class PeerConnection:
+    """A handshaken connection that exchanges pieces until one side ends it.
+
+    Pulled statistics: ``bytes_down`` and ``bytes_up`` are payload (blocks), ``wire_down`` and ``wire_up`` all bytes of
+    the stream; ``rate_down`` and ``rate_up`` payload bytes per second; ``connected_at`` and ``received_at`` are
+    trio times.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        identity: Identity,
+        torrent: TorrentSide,
+    ) -> None:
+        now = trio.current_time()
+        fast = identity.handshake.fast
+        self.identity = identity
+        self.downloader = Downloader(self, torrent.picker, now, fast=fast)
+        self.uploader = Uploader(torrent.have, torrent.picker.piece_length, torrent.picker.total_size, fast=fast)
+        self.client = client_name(identity.peer_id)
+        self.theirs: ExtendedHandshake | None = None
+        self.reason = "closed"
+        self.connected_at = self.received_at = self._sent_at = now
+        self.bytes_down = self.bytes_up = self.wire_down = self.wire_up = 0
+        self.rate_down = self.rate_up = 0.0
+        self._measured = (now, 0, 0)
+        self._stream = stream
+        self._torrent = torrent
+        self._reader = WireReader(piece_count=torrent.have.size, fast=fast)
+        self._fast = fast
+        self._scope = trio.CancelScope()
+        self._outbox = bytearray()
+        self._woken = trio.Event()
+        self._batch = MIN_BATCH
+        self._upload_at = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<PeerConnection {self.identity.endpoint} {self.identity.path} {self.client}>"
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve the connection; returns when it has ended, with ``reason`` saying why.  Closes the stream."""
+        with self._scope:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._end_on_fault, self._read)
+                    nursery.start_soon(self._end_on_fault, self._write)
+            finally:
+                self.downloader.closed()
+                self._stream.abort()
+
+    def close(self, reason: str) -> None:
+        """End the connection soon; the first reason given is kept.  Safe to call at any time."""
+        if not self._scope.cancel_called:
+            self.reason = reason
+            self._scope.cancel()
+
+    @property
+    def closing(self) -> bool:
+        """`close` was called, by us or because of a fault."""
+        return self._scope.cancel_called
+
+    def tick(self, now: float, idle_timeout: float) -> None:
+        """Once a second: time-outs, snubbing, keep-alive, memory given back."""
+        self._measure(now)
+        if now - self.received_at > idle_timeout:
+            self.close("idle")
+            return
+        if now - self._sent_at > KEEP_ALIVE_AFTER:
+            self.send(KeepAlive().encode())
+        if now - self.received_at > 2.0:
+            self._reader.shrink()
+        self.send(self.downloader.tick(now))
+
+    def _measure(self, now: float) -> None:
+        """Move the rates towards what was moved since the last tick."""
+        before, down, up = self._measured
+        if (elapsed := now - before) > 0:
+            weight = min(elapsed / RATE_SECONDS, 1.0)
+            self.rate_down += weight * ((self.bytes_down - down) / elapsed - self.rate_down)
+            self.rate_up += weight * ((self.bytes_up - up) / elapsed - self.rate_up)
+            self._measured = now, self.bytes_down, self.bytes_up
+
+    async def _end_on_fault(self, serve: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await serve()
+        except RemoteError as error:
+            self.close(error.reason)
+        except trio.BrokenResourceError:
+            self.close("reset")
+
+    # -- what the torrent says to the peer --------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Queue small messages, in order; they go out before any block.  A peer that never reads them is dropped."""
+        if not data:
+            return
+        self._outbox += data
+        if len(self._outbox) > MAX_OUTBOX:
+            self.close("slow-reader")
+        self._woken.set()
+
+    def start(self, ours: ExtendedHandshake | None, supports_dht_port: int | None = None) -> None:
+        """Say what comes first: what we have, then the extension handshake.  Before `run`."""
+        self.send(_availability(self._torrent.have, fast=self._fast))
+        if ours is not None and self.identity.handshake.extended:
+            self.send(Extended(0, ours.encode()).encode())
+        if supports_dht_port is not None and self.identity.handshake.dht:
+            self.send(Port(supports_dht_port).encode())
+
+    def tell_have(self, index: int) -> None:
+        """We completed a piece.  Not told to those who have it: they cannot want it."""
+        if index not in self.downloader.theirs:
+            self.send(Have(index).encode())
+
+    def choke(self) -> None:
+        if self.uploader.choking:
+            return
+        dropped = self.uploader.choke()
+        self.send(Choke().encode())
+        if self._fast:
+            self.send(b"".join(Reject(*wanted).encode() for wanted in dropped))
+
+    def unchoke(self) -> None:
+        if self.uploader.choking:
+            self.uploader.unchoke()
+            self.send(Unchoke().encode())
+
+    def cancel(self, index: int, begin: int, length: int) -> None:
+        """A block that we asked for came from somebody else."""
+        if self.downloader.cancelled(index, begin, trio.current_time()):
+            self.send(Cancel(index, begin, length).encode())
+
+    def refill(self) -> None:
+        """Ask for more if there is room in the pipeline and something to ask for."""
+        self.send(self.downloader.refill(trio.current_time()))
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        receive = self._receive_into if isinstance(self._stream, ReceivesInto) else self._receive_some
+        while True:
+            limits = self._torrent.download_limits
+            count, messages = await receive(grant_all(limits) if limits else 0)
+            now = self.received_at = trio.current_time()
+            self.wire_down += count
+            for message in messages:
+                self._dispatch_untrusted(message, now)
+            del messages  # the blocks are views of the buffer that the next read fills
+            self.send(self.downloader.refill(now))
+            if limits and (wait := take_all(limits, count, now)) > 0:
+                await trio.sleep(wait)
+
+    async def _receive_into(self, limit: int) -> tuple[int, list[Message]]:
+        buffer = self._reader.get_buffer()
+        count = await self._stream.receive_into(buffer[:limit] if limit else buffer)  # type: ignore[attr-defined]
+        if not count:
+            raise RemoteError("closed")
+        return count, self._reader.received(count)
+
+    async def _receive_some(self, limit: int) -> tuple[int, list[Message]]:
+        data = await self._stream.receive_some(limit or None)
+        if not data:
+            raise RemoteError("closed")
+        return len(data), self._reader.feed(data)
+
+    def _dispatch_untrusted(self, message: Message, now: float) -> None:
+        match message:
+            case Pieces():
+                self._blocks_arrived(message, now)
+            case Requests():
+                for index, begin, length in message.blocks:
+                    if not self.uploader.requested_untrusted(index, begin, length) and self._fast:
+                        self.send(Reject(index, begin, length).encode())
+                self._woken.set()
+            case Have():
+                self.send(self.downloader.have_untrusted(message.index))
+            case Cancel():
+                if self.uploader.cancelled(message.index, message.begin, message.length) and self._fast:
+                    self.send(Reject(message.index, message.begin, message.length).encode())
+            case Unchoke():
+                self.downloader.unchoked_by_peer(now)
+            case Choke():
+                self.downloader.choked_by_peer(now)
+            case Interested() | NotInterested():
+                self._interest(isinstance(message, Interested))
+            case BitfieldMessage():
+                size = self._torrent.have.size
+                self.send(self.downloader.bitfield_untrusted(Bitfield.from_bytes_untrusted(message.data, size)))
+            case HaveAll():
+                self.send(self.downloader.bitfield_untrusted(Bitfield.full(self._torrent.have.size)))
+            case HaveNone():
+                self.send(self.downloader.bitfield_untrusted(Bitfield(self._torrent.have.size)))
+            case Reject():
+                self.downloader.rejected(message.index, message.begin, now)
+            case AllowedFast():
+                self.downloader.allowed_fast(message.index)
+            case Extended():
+                self._extended_untrusted(message)
+            case KeepAlive() | Suggest() | Port():
+                pass
+
+    def _blocks_arrived(self, message: Pieces, now: float) -> None:
+        arrived = self.downloader.blocks_untrusted(message.blocks, now)
+        self.bytes_down += arrived.payload
+        for copies in arrived.copies:
+            self._torrent.cancel_elsewhere(copies)
+        if arrived.filled:
+            self._torrent.pieces_filled(self, arrived.filled)
+
+    def _interest(self, interested: bool) -> None:
+        if self.uploader.interested != interested:
+            self.uploader.interested = interested
+            self._torrent.interest_changed(self)
+
+    def _extended_untrusted(self, message: Extended) -> None:
+        if message.ext_id == 0:
+            theirs = parse_extended_handshake_untrusted(message.payload)
+            self.theirs = theirs if self.theirs is None else self.theirs.updated(theirs)
+            if self.theirs.v:
+                self.client = self.theirs.v
+            if self.theirs.reqq is not None:
+                self.downloader.pipeline.set_reqq(self.theirs.reqq)
+            self._torrent.extended_handshake_received(self, self.theirs)
+
+    # -- writing ----------------------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        while True:
+            if self._outbox:
+                data, self._outbox = self._outbox, bytearray()
+                await self._stream.send_all(data)
+                self._sent(len(data))
+            elif trio.current_time() >= self._upload_at and (run := self.uploader.next_run(self._batch_limit())):
+                await self._send_blocks(run)
+            else:
+                self._woken = trio.Event()
+                with trio.move_on_at(self._upload_at if self.uploader else math.inf):
+                    await self._woken.wait()
+
+    def _batch_limit(self) -> int:
+        return MIN_BATCH if self._torrent.upload_limits else self._batch
+
+    async def _send_blocks(self, run: Sequence[Block]) -> None:
+        """Send the blocks of one run; a rate limit makes the next run wait, never the small messages."""
+        payload = sum(length for _, _, length in run)
+        buffers: list[Buffer] = []
+        for wanted, block in zip(run, await self._torrent.read_blocks(run), strict=True):
+            buffers += piece_header(*wanted), block
+        started = trio.current_time()
+        if isinstance(self._stream, SendsVectored):
+            await self._stream.send_vectored(buffers)
+        else:
+            await self._stream.send_all(b"".join(buffers))
+        self.bytes_up += payload
+        self._sent(payload + 13 * len(run))
+        self._adapt_batch(self._sent_at - started)
+        if limits := self._torrent.upload_limits:
+            self._upload_at = self._sent_at + take_all(limits, payload, self._sent_at)
+
+    def _sent(self, count: int) -> None:
+        self._sent_at = trio.current_time()
+        self.wire_up += count
+
+    def _adapt_batch(self, seconds: float) -> None:
+        if seconds < FAST_SEND:
+            self._batch = min(2 * self._batch, MAX_BATCH)
+        elif seconds > SLOW_SEND:
+            self._batch = max(self._batch // 2, MIN_BATCH)
+
+
+def _availability(have: Bitfield, *, fast: bool) -> bytes:
+    if fast and have.complete:
+        return HaveAll().encode()
+    if have.count:
+        return BitfieldMessage(bytes(have.data)).encode()
+    return HaveNone().encode() if fast else b""

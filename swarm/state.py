@@ -1,0 +1,35 @@
+"""The few things a node keeps between runs besides resume data: its port.  Files only, no clock, no sockets."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+FIRST_PORT, LAST_PORT = 49152, 65535
+"""The dynamic range of RFC 6335 §6, from which the port is drawn once."""
+
+
+def kept_port(directory: Path | None, rng: random.Random) -> int:
+    """The port of the last run, so that a manual forward keeps working; drawn at random the first time.
+
+    A file that is missing, unreadable or nonsense counts as the first time.
+    """
+    drawn = rng.randint(FIRST_PORT, LAST_PORT)
+    if directory is None:
+        return drawn
+    try:
+        text = (directory / "port").read_text(encoding="ascii").strip()
+        return int(text) if text.isdecimal() and 0 < int(text) < 65536 else drawn
+    except (OSError, UnicodeDecodeError):
+        return drawn
+
+
+def keep_port(directory: Path | None, port: int) -> None:
+    """Remember the port that is in use.  OSError when the directory cannot be written."""
+    if directory is None:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    fresh = directory / f"port.{os.getpid()}"
+    fresh.write_text(f"{port}\n", encoding="ascii")
+    fresh.replace(directory / "port")

@@ -1,0 +1,270 @@
+"""The exchange of pieces in one torrent: everything between "these peers are connected" and "this piece is on disk".
+
+It owns what all connections of a torrent share: the pieces we have, picker, choker, blame and disk.  It does not know
+where peers come from, who is dialled, or what is kept between runs: `swarm.torrent.torrent` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+
+from swarm.bitfield import Bitfield
+from swarm.config import Config
+from swarm.errors import StorageError
+from swarm.events import Emit, PieceFailed, PieceVerified
+from swarm.net.network import Buffer
+from swarm.peer import Culprit, Identity, PeerConnection
+from swarm.ratelimit import TokenBucket
+from swarm.torrent.blame import Blame
+from swarm.torrent.choker import Choker, PeerView
+from swarm.torrent.disk import Disk
+from swarm.torrent.downloader import Copies
+from swarm.torrent.metainfo import Metainfo
+from swarm.torrent.openpiece import Block
+from swarm.torrent.picker import Picker
+from swarm.wire.extended import ExtendedHandshake
+from swarm.wire.messages import Block as BlockRange
+
+BOTH_STAND = 1.0
+"""Seconds in which two connections to one peer may both stand where the other end is not ours: clients differ in which
+they close, and closing at once could close both."""
+
+
+class Keeper(Protocol):
+    """What the exchange needs of its torrent."""
+
+    def piece_stored(self, index: int) -> None:
+        """A piece is verified and on disk, and ``have`` says so."""
+
+    def storage_failed(self, error: StorageError) -> None: ...
+
+    def condemned(self, culprit: Culprit) -> None:
+        """Somebody is proved to have sent bad data; its connections are being closed."""
+
+    def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Token buckets that a torrent's bytes pass through: the node's and its own."""
+
+    download: tuple[TokenBucket, ...]
+    upload: tuple[TokenBucket, ...]
+
+
+class Exchange:
+    """The shared state of all connections of one torrent; implements `swarm.peer.TorrentSide`.
+
+    ``work`` is a nursery that outlives connections: a piece that is being written is finished whatever happens to
+    its peers.
+    """
+
+    def __init__(
+        self,
+        metainfo: Metainfo,
+        picker: Picker,
+        disk: Disk,
+        choker: Choker,
+        keeper: Keeper,
+        *,
+        config: Config,
+        limits: Limits,
+        emit: Emit,
+        work: trio.Nursery,
+    ) -> None:
+        self.metainfo = metainfo
+        self.picker = picker
+        self.disk = disk
+        self.connections: list[PeerConnection] = []
+        self.bytes_down = self.bytes_up = 0
+        self.wasted = 0
+        self._blame = Blame()
+        self._choker = choker
+        self._keeper = keeper
+        self._config = config
+        self._limits = limits
+        self._emit = emit
+        self._work = work
+        self._choke_due = False
+        self._storing = 0
+        self._stored = trio.Event()
+
+    # -- connections ------------------------------------------------------------------------------------------------
+
+    def joined(self, peer: PeerConnection) -> None:
+        """Count in a connection that is about to run."""
+        self.connections.append(peer)
+
+    def left(self, peer: PeerConnection) -> None:
+        """Count out a connection that has ended, keeping its totals."""
+        self.connections.remove(peer)
+        self._choke_due = True
+        self.bytes_down += peer.bytes_down
+        self.bytes_up += peer.bytes_up
+        self.wasted += peer.downloader.wasted
+
+    def totals(self) -> tuple[int, int]:
+        """Payload bytes received and sent by all connections, ended ones included."""
+        down = self.bytes_down + sum(peer.bytes_down for peer in self.connections)
+        return down, self.bytes_up + sum(peer.bytes_up for peer in self.connections)
+
+    def wasted_now(self) -> int:
+        """Payload bytes that were of no use, by all connections."""
+        return self.wasted + sum(peer.downloader.wasted for peer in self.connections)
+
+    def rival_of(self, identity: Identity) -> PeerConnection | None:
+        """A connection to the same peer id that still stands."""
+        for peer in self.connections:
+            if peer.identity.peer_id == identity.peer_id and not peer.closing:
+                return peer
+        return None
+
+    def tick(self, now: float) -> None:
+        """Once a second while there are connections."""
+        for peer in tuple(self.connections):
+            peer.tick(now, self._config.idle_timeout)
+            if not self.picker.wanted_left and peer.downloader.theirs.complete:
+                peer.close("both-complete")
+        if self._choke_due or now >= self._choker.next_deadline:
+            self._choke(now)
+
+    def close(self, reason: str) -> None:
+        """End every connection."""
+        for peer in tuple(self.connections):
+            peer.close(reason)
+
+    def _choke(self, now: float) -> None:
+        self._choke_due = False
+        seeding = not self.picker.wanted_left
+        unchoked = self._choker.decide([_view(peer) for peer in self.connections], now, seeding=seeding)
+        for peer in self.connections:
+            if peer in unchoked:
+                peer.unchoke()
+            else:
+                peer.choke()
+
+    # -- TorrentSide ------------------------------------------------------------------------------------------------
+
+    @property
+    def have(self) -> Bitfield:
+        return self.picker.have
+
+    @property
+    def download_limits(self) -> tuple[TokenBucket, ...]:
+        return tuple(bucket for bucket in self._limits.download if bucket.rate)
+
+    @property
+    def upload_limits(self) -> tuple[TokenBucket, ...]:
+        return tuple(bucket for bucket in self._limits.upload if bucket.rate)
+
+    async def read_blocks(self, run: Sequence[BlockRange]) -> list[Buffer]:
+        try:
+            return [self.disk.read_nowait(*wanted) or await self.disk.read(*wanted) for wanted in run]
+        except StorageError as error:
+            self._keeper.storage_failed(error)
+            await trio.sleep_forever()  # the torrent closes this connection
+            raise
+
+    def pieces_filled(self, peer: PeerConnection, indices: Sequence[int]) -> None:
+        for index in indices:
+            self._storing += 1
+            self._work.start_soon(self._store, index)
+
+    def cancel_elsewhere(self, copies: Copies) -> None:
+        for peer in copies.peers:
+            assert isinstance(peer, PeerConnection)
+            peer.cancel(copies.index, copies.begin, copies.length)
+
+    def interest_changed(self, peer: PeerConnection) -> None:
+        """A peer that becomes interested while a slot is free need not wait for the next round."""
+        self._choke_due = True
+        unchoked = sum(not other.uploader.choking for other in self.connections)
+        if peer.uploader.interested and unchoked < self._choker.slots:
+            self._choke(trio.current_time())
+
+    def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
+        self._keeper.extended_handshake_received(peer, theirs)
+
+    # -- pieces -----------------------------------------------------------------------------------------------------
+
+    async def wait_stored(self) -> None:
+        """Block until no piece is being hashed or written."""
+        while self._storing:
+            await self._stored.wait()
+
+    async def _store(self, index: int) -> None:
+        """Hash and write a complete piece, and tell the world."""
+        try:
+            good = await self.disk.write_piece(index, self.picker.buffer(index))
+        except StorageError as error:
+            self.picker.piece_failed(index)
+            self._keeper.storage_failed(error)
+        else:
+            if good:
+                self._verified(index)
+            else:
+                self._failed(index)
+        finally:
+            self._storing -= 1
+            if not self._storing:
+                self._stored.set()
+                self._stored = trio.Event()
+
+    def _verified(self, index: int) -> None:
+        liars = self._blame.verified(index, self._senders(index), self.picker.buffer(index))
+        self.picker.piece_verified(index)
+        self._emit(PieceVerified(self.metainfo.info_hash, index))
+        for peer in self.connections:
+            peer.tell_have(index)
+        self._keeper.piece_stored(index)
+        self._condemn(liars)
+
+    def _failed(self, index: int) -> None:
+        senders = self._senders(index)
+        liars = self._blame.failed(index, senders, self.picker.buffer(index))
+        contributors = tuple(peer.identity.endpoint for peer in self._contributors(index))
+        self.picker.piece_failed(index)
+        self._emit(PieceFailed(self.metainfo.info_hash, index, contributors))
+        self._condemn(liars)
+        for peer in self.connections:
+            peer.downloader.parole = self._blame.on_parole(peer.identity.culprit)
+            peer.refill()
+
+    def _contributors(self, index: int) -> dict[PeerConnection, list[Block]]:
+        contributors: dict[PeerConnection, list[Block]] = {}
+        for peer, blocks in self.picker.contributors(index).items():
+            assert isinstance(peer, PeerConnection)
+            contributors[peer] = blocks
+        return contributors
+
+    def _senders(self, index: int) -> dict[Hashable, list[Block]]:
+        """Who sent what by a name that survives a reconnection."""
+        senders: dict[Hashable, list[Block]] = {}
+        for peer, blocks in self._contributors(index).items():
+            senders.setdefault(peer.identity.culprit, []).extend(blocks)
+        return senders
+
+    def _condemn(self, liars: Iterable[Hashable]) -> None:
+        for liar in liars:
+            assert isinstance(liar, Culprit)
+            self._keeper.condemned(liar)
+            for peer in self.connections:
+                if peer.identity.culprit == liar:
+                    peer.close("bad-data")
+
+
+def _view(peer: PeerConnection) -> PeerView:
+    return PeerView(
+        key=peer,
+        interested=peer.uploader.interested,
+        connected_at=peer.connected_at,
+        rate_down=peer.rate_down,
+        rate_up=peer.rate_up,
+        bytes_up=peer.bytes_up,
+        snubbed=peer.downloader.pipeline.snubbed,
+        relayed=peer.identity.path in ("relayed", "turn"),
+    )

@@ -1,0 +1,108 @@
+"""What one torrent keeps between runs: when its resume file is read and written (the file itself: `resume`).
+
+Saved unclean at the start, every SAVE_INTERVAL while pieces arrive, and clean at an orderly end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from swarm.bitfield import Bitfield
+from swarm.endpoint import Endpoint
+from swarm.torrent.disk import Disk, Runner
+from swarm.torrent.metainfo import Metainfo
+from swarm.torrent.resume import ResumeData, load_resume, pieces_in_doubt, resume_path, save_resume
+
+SAVE_INTERVAL = 30.0
+"""Seconds between saves while pieces arrive; decides how much is hashed again after a crash, never what is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Payload bytes over all runs."""
+
+    downloaded: int = 0
+    uploaded: int = 0
+
+
+@dataclass(slots=True)
+class Keeping:
+    """The resume file of one torrent; does nothing where ``directory`` is None.
+
+    ``wall_clock`` gives seconds since the epoch by the clock that stamps files.  Everything that blocks goes through
+    ``runner``.  Raises StorageError when the state directory cannot be written.
+    """
+
+    metainfo: Metainfo
+    disk: Disk
+    runner: Runner
+    directory: Path | None
+    wall_clock: Callable[[], float]
+    warn: Callable[[str], object]
+    before: Totals = Totals()
+    """Of earlier runs."""
+    peers: tuple[Endpoint, ...] = ()
+    """Known from earlier runs."""
+    _added_at: float = 0.0
+    _completed_at: float | None = None
+    _dirty: bool = False
+    _next_save: float = 0.0
+    _lock: trio.Lock = field(default_factory=trio.Lock)
+
+    async def recall(self) -> tuple[Bitfield, list[int]]:
+        """The pieces to trust, and those to hash, by what was kept and what is on disk; see `pieces_in_doubt`."""
+        kept = None
+        if self.directory is not None:
+            path = resume_path(self.directory, self.metainfo.info_hash)
+            kept = await self.runner(load_resume, path, self.metainfo, self.warn)
+        self._added_at = self.wall_clock()
+        if kept is not None:
+            self.before = Totals(kept.downloaded, kept.uploaded)
+            self.peers = kept.peers
+            self._added_at, self._completed_at = kept.added_at, kept.completed_at
+            if kept.directory != self.disk.storage.directory:
+                kept = None  # other files than those it speaks of
+        return pieces_in_doubt(kept, self.metainfo, await self.disk.existing())
+
+    def piece_stored(self) -> None:
+        """There is something to save."""
+        self._dirty = True
+
+    def completed(self) -> None:
+        """Everything wanted is there."""
+        self._dirty = True
+        if self._completed_at is None:
+            self._completed_at = self.wall_clock()
+
+    def due(self, now: float) -> bool:
+        """Whether it is time for a save; then the next is due SAVE_INTERVAL later."""
+        if self.directory is None or not self._dirty or now < self._next_save:
+            return False
+        self._next_save = now + SAVE_INTERVAL
+        return True
+
+    async def save(self, have: Bitfield, totals: Totals, peers: tuple[Endpoint, ...], *, clean: bool) -> None:
+        """Sync the files and replace the resume file.  Not cancellable once it waits for the disk."""
+        if self.directory is None:
+            return
+        async with self._lock:
+            self._dirty = False
+            saved_at, pieces = self.wall_clock(), have.copy()
+            data = ResumeData(
+                directory=self.disk.storage.directory,
+                pieces=pieces,
+                files=await self.disk.sync(),
+                clean=clean,
+                saved_at=saved_at,
+                added_at=self._added_at,
+                completed_at=self._completed_at,
+                downloaded=totals.downloaded,
+                uploaded=totals.uploaded,
+                peers=peers,
+            )
+            path = resume_path(self.directory, self.metainfo.info_hash)
+            await self.runner(save_resume, path, self.metainfo.info_hash, data)

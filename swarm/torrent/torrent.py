@@ -1,0 +1,487 @@
+"""One shared download from start to stop: check, exchange, trackers, peers, and what is kept between runs.
+
+The supervisor of one torrent.  Idle, it costs no task and no file handle: tasks exist for connections and pieces under
+way only, and the node's ticker calls `Torrent.tick`.  The exchange of pieces itself is `swarm.torrent.exchange`; how
+peers are reached is `swarm.connect`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import trio
+
+from swarm.bitfield import Bitfield
+from swarm.config import Config
+from swarm.connect.dial import Link
+from swarm.connect.ladder import Failure
+from swarm.discover.trackers import Announcer, TrackerSource, TrackerStatus
+from swarm.endpoint import Endpoint
+from swarm.errors import StorageError
+from swarm.events import (
+    ConnectionClosed,
+    ConnectionRefused,
+    DialFailed,
+    Emit,
+    PeerBanned,
+    PeerConnected,
+    PeerDiscovered,
+    SourceName,
+    StorageFailed,
+    TorrentAdded,
+    TorrentChecked,
+    TorrentCompleted,
+    Warned,
+)
+from swarm.peer import Culprit, Identity, PeerConnection
+from swarm.peerlist import KnownPeer, PeerList
+from swarm.ratelimit import TokenBucket
+from swarm.torrent.choker import Choker
+from swarm.torrent.disk import Disk, Runner
+from swarm.torrent.duplicates import follows_our_rule, newcomer_replaces
+from swarm.torrent.exchange import BOTH_STAND, Exchange, Limits
+from swarm.torrent.keeping import Keeping, Totals
+from swarm.torrent.metainfo import Metainfo
+from swarm.torrent.openfile import FileHandles
+from swarm.torrent.openpiece import PieceMemory
+from swarm.torrent.picker import Picker
+from swarm.torrent.readcache import ReadCache
+from swarm.torrent.selection import Selection
+from swarm.torrent.storage import Storage
+from swarm.torrent.uploader import MAX_QUEUED
+from swarm.wire.extended import ExtendedHandshake
+from swarm.wire.handshake import Handshake
+
+FEW_PEERS = 5
+ASK_AGAIN = 60.0
+"""With fewer connections than FEW_PEERS, trackers are asked for more every so many seconds (as they allow)."""
+
+KEPT_PEERS = 200
+"""Peers written into the resume file."""
+
+TorrentState = Literal["checking", "downloading", "seeding", "stopped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """What a node lends to each of its torrents."""
+
+    config: Config
+    peer_id: bytes
+    rng: random.Random
+    emit: Emit
+    work: trio.Nursery
+    """Outlives connections and the online life of the node."""
+    runner: Runner
+    handles: FileHandles
+    cache: ReadCache
+    memory: PieceMemory
+    download_limit: TokenBucket
+    upload_limit: TokenBucket
+    announcer: Announcer
+    listening_port: Callable[[], int]
+    """What strangers reach us on, 0 while offline."""
+    wake_dialer: Callable[[], None]
+    wall_clock: Callable[[], float]
+    """Seconds since the epoch, by the clock that stamps files."""
+    resume_directory: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentStatistics:
+    """Where a torrent stands.  Bytes; ``done`` and ``total`` count what is wanted, in arrived and verified bytes."""
+
+    state: TorrentState
+    done: int
+    total: int
+    pieces_had: int
+    pieces: int
+    downloaded: int
+    uploaded: int
+    """Payload of this run."""
+    wasted: int
+    checked: int
+    """Pieces looked at so far while checking, of ``to_check``."""
+    to_check: int
+    peers_by_path: dict[str, int]
+    known_peers: int
+
+
+class Torrent:
+    """One shared download of a node.  Made by `swarm.node.Node.add`, which also starts it.
+
+    Implements what the dialer and the acceptor need (`WantsPeers`, `TakesPeers`), what the exchange needs (`Keeper`)
+    and what trackers are told (`Counters`).
+    """
+
+    def __init__(
+        self,
+        metainfo: Metainfo,
+        directory: Path,
+        lent: Lent,
+        *,
+        select: Collection[int] | None = None,
+        peers: Iterable[Endpoint] = (),
+        download_rate: int = 0,
+        upload_rate: int = 0,
+    ) -> None:
+        """``select`` are the file indices to fetch, None for all; rates are bytes per second, 0 unlimited."""
+        self.metainfo = metainfo
+        self.directory = directory
+        self.state: TorrentState = "stopped"
+        self.error: StorageError | None = None
+        self.peers = PeerList(rng=lent.rng)
+        self._lent = lent
+        self._config = lent.config
+        self._selection = Selection(metainfo, select)
+        self._manual = tuple(peers)
+        self._disk = Disk(
+            Storage(directory, metainfo, handles=lent.handles, preallocate=lent.config.preallocate),
+            runner=lent.runner,
+            cache=lent.cache,
+        )
+        self._keeping = Keeping(metainfo, self._disk, lent.runner, lent.resume_directory, lent.wall_clock, self._warn)
+        self._limits = Limits(
+            (lent.download_limit, TokenBucket(download_rate)), (lent.upload_limit, TokenBucket(upload_rate))
+        )
+        self._exchange: Exchange | None = None
+        self._trackers: TrackerSource | None = None
+        self._checking = (0, 0)
+        self._checked = trio.Event()
+        self._settled = trio.Event()
+        self._asked_at = 0.0
+        self._condemned: set[Culprit] = set()
+
+    def __repr__(self) -> str:
+        return f"<Torrent {self.metainfo.name!r} {self.state}>"
+
+    @property
+    def info_hash(self) -> bytes:
+        return self.metainfo.info_hash
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Find out what is on disk, then take part.  Returns when the check is over; failure is told by ``state``."""
+        self.state = "checking"
+        self._lent.emit(TorrentAdded(self.info_hash, self.metainfo.name, self.metainfo.total_size))
+        try:
+            have = await self._check()
+            await self._disk.prepare(self._selection.files)
+            await self._keeping.save(have, self._keeping.before, self._keeping.peers, clean=False)
+        except StorageError as error:
+            self.storage_failed(error)
+            self._checked.set()
+            return
+        self._lent.emit(TorrentChecked(self.info_hash, have.count, have.size))
+        self._begin(have)
+        self._checked.set()
+
+    async def _check(self) -> Bitfield:
+        have, doubtful = await self._keeping.recall()
+        self._checking = (0, len(doubtful))
+
+        def progress(looked_at: int, found: Bitfield) -> None:
+            self._checking = (looked_at, len(doubtful))
+
+        for index in await self._disk.check(doubtful, progress):
+            have.add(index)
+        return have
+
+    def _begin(self, have: Bitfield) -> None:
+        """The data is known: exchange pieces from now on."""
+        metainfo, lent = self.metainfo, self._lent
+        picker = Picker(metainfo.piece_count, metainfo.piece_length, metainfo.total_size, have, lent.rng, lent.memory)
+        picker.set_wanted(self._selection.pieces)
+        self._exchange = Exchange(
+            metainfo,
+            picker,
+            self._disk,
+            Choker(lent.rng, slots=self._config.upload_slots, upload_limit=self._config.upload_rate),
+            self,
+            config=self._config,
+            limits=self._limits,
+            emit=lent.emit,
+            work=lent.work,
+        )
+        self.state = "downloading" if picker.wanted_left else "seeding"
+        if not picker.wanted_left:
+            self._settled.set()
+        self.found(self._manual, "manual")
+        self.found(self._keeping.peers, "manual")
+        if self._config.trackers:
+            self._trackers = lent.announcer.add(
+                metainfo.trackers, info_hash=self.info_hash, peer_id=lent.peer_id, counters=self, found=self.found
+            )
+
+    async def stop(self) -> None:
+        """Leave the swarm and save; bounded by the caller's cancel scope, but the save itself is always finished.
+
+        Trackers are told for as long as the scope allows.
+        """
+        exchange, trackers, self._trackers = self._exchange, self._trackers, None
+        if self.state != "failed":
+            self.state = "stopped"
+        if exchange is not None:
+            exchange.close("stopped")
+        try:
+            if trackers is not None:
+                await trackers.stop()
+        finally:
+            if exchange is not None:
+                with trio.CancelScope(shield=True):
+                    await exchange.wait_stored()
+                    await self._save(exchange, clean=True)
+            self._disk.release()
+
+    def tick(self, now: float) -> None:
+        """Once a second, by the node."""
+        exchange = self._exchange
+        if exchange is None or not self.running:
+            return
+        if exchange.connections:
+            exchange.tick(now)
+        if self._keeping.due(now):
+            self._lent.work.start_soon(self._save_or_fail, exchange)
+        if self.state == "downloading" and len(exchange.connections) < FEW_PEERS and now >= self._asked_at + ASK_AGAIN:
+            self._asked_at = now
+            if self._trackers is not None:
+                self._trackers.want_more()
+
+    @property
+    def running(self) -> bool:
+        """Whether peers are wanted and served."""
+        return self.state in ("downloading", "seeding")
+
+    async def wait_checked(self) -> None:
+        """Block until the data on disk was looked at.  Raises StorageError if that, or anything later, failed."""
+        await self._checked.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def wait_complete(self) -> None:
+        """Block until everything wanted is on disk and verified.  Raises StorageError if the torrent failed."""
+        await self._settled.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def _save_or_fail(self, exchange: Exchange) -> None:
+        try:
+            await self._save(exchange, clean=False)
+        except StorageError as error:
+            self.storage_failed(error)
+
+    async def _save(self, exchange: Exchange, *, clean: bool) -> None:
+        known = tuple(peer.endpoint for peer in self.peers.most_useful(KEPT_PEERS))
+        await self._keeping.save(exchange.have, Totals(*self._totals()), known, clean=clean)
+
+    def _warn(self, message: str) -> None:
+        self._lent.emit(Warned(message, self.info_hash))
+
+    # -- numbers ----------------------------------------------------------------------------------------------------
+
+    def statistics(self) -> TorrentStatistics:
+        exchange = self._exchange
+        down, up = exchange.totals() if exchange is not None else (0, 0)
+        return TorrentStatistics(
+            state=self.state,
+            done=self._selection.size - exchange.picker.remaining_bytes if exchange is not None else 0,
+            total=self._selection.size,
+            pieces_had=exchange.have.count if exchange is not None else 0,
+            pieces=self.metainfo.piece_count,
+            downloaded=down,
+            uploaded=up,
+            wasted=exchange.wasted_now() if exchange is not None else 0,
+            checked=self._checking[0],
+            to_check=self._checking[1],
+            peers_by_path=dict(Counter(peer.identity.path for peer in self.connections)),
+            known_peers=len(self.peers),
+        )
+
+    @property
+    def connections(self) -> Sequence[PeerConnection]:
+        """The peers of this moment."""
+        return self._exchange.connections if self._exchange is not None else ()
+
+    @property
+    def have(self) -> Bitfield | None:
+        """The verified pieces, once checked.  Not to be changed."""
+        return self._exchange.have if self._exchange is not None else None
+
+    def tracker_statuses(self) -> tuple[TrackerStatus, ...]:
+        return self._trackers.statistics() if self._trackers is not None else ()
+
+    @property
+    def uploaded(self) -> int:
+        """Payload bytes of this run, as trackers are told."""
+        return self._exchange.totals()[1] if self._exchange is not None else 0
+
+    @property
+    def downloaded(self) -> int:
+        return self._exchange.totals()[0] if self._exchange is not None else 0
+
+    @property
+    def left(self) -> int:
+        return self._exchange.picker.remaining_bytes if self._exchange is not None else self._selection.size
+
+    def _totals(self) -> tuple[int, int]:
+        before = self._keeping.before
+        return before.downloaded + self.downloaded, before.uploaded + self.uploaded
+
+    # -- peers ------------------------------------------------------------------------------------------------------
+
+    def found(self, endpoints: Iterable[Endpoint], source: SourceName) -> None:
+        """A source names peers."""
+        now = trio.current_time()
+        for endpoint in endpoints:
+            known = len(self.peers)
+            if self.peers.add(endpoint, source, now) is not None and len(self.peers) > known:
+                self._lent.emit(PeerDiscovered(self.info_hash, endpoint, source))
+        self._lent.wake_dialer()
+
+    def next_to_dial(self) -> KnownPeer | None:
+        """Somebody worth an attempt now, marked as being dialled."""
+        if not self.running or len(self.connections) >= self._config.max_peers:
+            return None
+        return self.peers.next_to_dial(trio.current_time(), seeding=self.state == "seeding")
+
+    def our_handshake(self) -> Handshake:
+        return Handshake(self.info_hash, self._lent.peer_id)
+
+    def rung_failed(self, peer: KnownPeer, failure: Failure) -> None:
+        self._lent.emit(DialFailed(self.info_hash, failure.endpoint, failure.path, failure.reason, failure.seconds))
+
+    def dial_failed(self, peer: KnownPeer, failures: Sequence[Failure]) -> None:
+        now = trio.current_time()
+        for failure in failures:
+            self.peers.failed(peer, failure.path, failure.reason, now)
+
+    async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:
+        """Admit a handshaken stream and serve it until it ends; a refused one is closed and the reason counted."""
+        identity = Identity(link.stream.remote, link.path, "in" if known is None else "out", theirs)
+        if (reason := self._reason_to_refuse(identity)) is not None:
+            link.stream.abort()
+            self._refused(identity, known, reason)
+            return
+        assert self._exchange is not None
+        peer = PeerConnection(link.stream, identity, self._exchange)
+        await self._serve(peer, self._exchange, known, seconds)
+
+    def _reason_to_refuse(self, identity: Identity) -> str | None:
+        """Why a connection is not admitted; settles duplicates where both ends decide alike."""
+        if self._exchange is None or not self.running:
+            return "not-running"
+        if identity.peer_id == self._lent.peer_id:
+            return "self"
+        if identity.culprit in self._condemned or self.peers.is_banned(identity.endpoint.host):
+            return "banned"
+        rival = self._exchange.rival_of(identity)
+        if rival is not None:
+            if not newcomer_replaces(rival.identity, identity, self._lent.peer_id):
+                if follows_our_rule(identity):
+                    return "duplicate"
+            elif follows_our_rule(identity):
+                rival.close("duplicate")
+        elif len(self._exchange.connections) >= self._config.max_peers:
+            return "full"
+        return None
+
+    def _refused(self, identity: Identity, known: KnownPeer | None, reason: str) -> None:
+        self._lent.emit(ConnectionRefused(identity.endpoint, identity.path, identity.direction, reason, self.info_hash))
+        if known is not None:
+            if reason == "self":
+                self.peers.is_own(known)
+            else:
+                self.peers.failed(known, identity.path, reason, trio.current_time())
+
+    async def _serve(self, peer: PeerConnection, exchange: Exchange, known: KnownPeer | None, seconds: float) -> None:
+        identity = peer.identity
+        rival = exchange.rival_of(identity)
+        if rival is not None:
+            self._lent.work.start_soon(self._settle_duplicates, rival, peer)
+        if known is not None:
+            self.peers.connected(known, identity.path)
+        exchange.joined(peer)
+        self._lent.emit(
+            PeerConnected(self.info_hash, identity.endpoint, identity.path, identity.direction, peer.client, seconds)
+        )
+        peer.start(self._extended_handshake(identity))
+        try:
+            await peer.run()
+        finally:
+            exchange.left(peer)
+            now = trio.current_time()
+            if known is not None:
+                self.peers.disconnected(known, now)
+            self._lent.emit(
+                ConnectionClosed(
+                    self.info_hash,
+                    identity.endpoint,
+                    identity.path,
+                    identity.direction,
+                    peer.client,
+                    peer.reason,
+                    peer.bytes_down,
+                    peer.bytes_up,
+                    now - peer.connected_at,
+                )
+            )
+            self._lent.wake_dialer()
+
+    async def _settle_duplicates(self, old: PeerConnection, new: PeerConnection) -> None:
+        """The other end is not ours and may close either: close the loser only if both still stand after a second."""
+        await trio.sleep(BOTH_STAND)
+        if not old.closing and not new.closing:
+            loser = old if newcomer_replaces(old.identity, new.identity, self._lent.peer_id) else new
+            loser.close("duplicate")
+
+    def _extended_handshake(self, identity: Identity) -> ExtendedHandshake:
+        port = self._lent.listening_port()
+        return ExtendedHandshake(
+            v=self._config.client_name,
+            p=port or None,
+            reqq=MAX_QUEUED,
+            yourip=identity.endpoint.host.partition("%")[0],
+            metadata_size=len(self.metainfo.info_bytes),
+            upload_only=True if self.state == "seeding" else None,
+        )
+
+    # -- what the exchange reports ----------------------------------------------------------------------------------
+
+    def piece_stored(self, index: int) -> None:
+        assert self._exchange is not None
+        self._keeping.piece_stored()
+        if self.state == "downloading" and not self._exchange.picker.wanted_left:
+            self.state = "seeding"
+            self._keeping.completed()
+            self._lent.emit(TorrentCompleted(self.info_hash))
+            if self._trackers is not None:
+                self._trackers.completed()
+            self._settled.set()
+
+    def storage_failed(self, error: StorageError) -> None:
+        """Stop, keeping what is verified; safe to call for each of many failing pieces."""
+        if self.state == "failed":
+            return
+        self.state = "failed"
+        self.error = error
+        if self._exchange is not None:
+            self._exchange.close("storage-failed")
+        self._lent.emit(StorageFailed(self.info_hash, str(error)))
+        self._settled.set()
+
+    def condemned(self, culprit: Culprit) -> None:
+        if culprit.peer_id is None:
+            self.peers.ban(culprit.host)
+        self._condemned.add(culprit)
+        self._lent.emit(PeerBanned(self.info_hash, Endpoint(culprit.host, 0), "bad-data"))
+
+    def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
+        """An inbound peer says where it listens: then we can dial it, too, when this connection is lost."""
+        if theirs.p and peer.identity.direction == "in" and 0 < theirs.p < 65536:
+            self.peers.add(Endpoint(peer.identity.endpoint.host, theirs.p), "incoming", trio.current_time())
