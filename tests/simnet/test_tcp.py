@@ -72,9 +72,8 @@ async def test_connecting_takes_one_round_trip(autojump_clock: MockClock) -> Non
         assert trio.current_time() - start == pytest.approx(0.5)
 
 
-async def test_streams_conform_to_trio() -> None:
-    """Run in real time: the conformance suite uses its own notion of blocked."""
-    async with open_internet(delays=(0.0001, 0.0003)) as internet:
+async def test_streams_conform_to_trio(autojump_clock: MockClock) -> None:
+    async with open_internet() as internet:
         made = 0
 
         async def make() -> tuple[SimStream, SimStream]:
@@ -96,7 +95,7 @@ async def clog(stream: SimStream) -> None:
     while stream.connection.send_space:
         await stream.send_all(bytes(min(stream.connection.send_space, 64 << 10)))
         if not stream.connection.send_space:
-            await trio.sleep(0.005)
+            await trio.sleep(10)
 
 
 async def test_a_port_without_listener_refuses(autojump_clock: MockClock) -> None:
@@ -288,8 +287,8 @@ async def test_a_flow_uses_a_bottleneck_and_stays_within_its_bandwidth(autojump_
 async def test_a_lost_last_segment_is_resent(autojump_clock: MockClock) -> None:
     async with two_hosts(Link(delay=0.1)) as net:
         dialled, accepted = await connect(net.a, net.b)
-        net.a.port().up.drop_if = lambda packet: bool(packet.payload) and trio.current_time() < start + 0.1
         start = trio.current_time()
+        net.a.port().up.drop_if = lambda packet: bool(packet.payload) and trio.current_time() < start + 0.1
         await dialled.send_all(b"x")
         assert await accepted.receive_some() == b"x"
         assert 0.3 < trio.current_time() - start < 1
