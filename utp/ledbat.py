@@ -1,0 +1,109 @@
+"""LEDBAT: the congestion window that yields to everybody else (RFC 6817, BEP 29), with LEDBAT++'s periodic slowdowns.
+
+The window grows while the queueing delay stays below the target and shrinks above it.  Plain RFC 6817 has the
+latecomer's advantage: a second flow takes the first one's queue for the empty path and starves it.  The cure is
+LEDBAT++'s (draft-irtf-iccrg-ledbat-plus-plus): now and then drop to two packets, so that the queue drains and
+everybody sees the true base delay, and shrink in proportion to the window, so that unequal windows converge.
+
+Knows bytes, seconds and nothing about packets in flight.
+"""
+
+from __future__ import annotations
+
+SLOW_START_EXIT = 0.75  # of the target delay
+SLOWDOWN_WINDOW = 2  # packets
+SLOWDOWN_HOLD = 2.0  # round trips at that window
+SLOWDOWN_SPACING = 9.0  # times the last slowdown's duration until the next: a tenth of the time at most
+DECREASE = 1.0  # of the window per round trip, at twice the target
+MAX_DECREASE = 0.5  # of the window per round trip, whatever the delay
+INFINITE = float("inf")
+
+
+class Ledbat:
+    """``window`` is what may be in flight, in bytes; ``mss`` may be raised as the path MTU becomes known."""
+
+    __slots__ = (
+        "_gain",
+        "_hold_until",
+        "_next_slowdown",
+        "_slowdown_started",
+        "_slowdowns",
+        "_target",
+        "max_window",
+        "mss",
+        "slow_start",
+        "ssthresh",
+        "window",
+    )
+
+    def __init__(self, *, target: float, gain: int, initial_window: int, mss: int, slowdowns: bool) -> None:
+        self._target = target
+        self._gain = gain
+        self._slowdowns = slowdowns
+        self.mss = mss
+        self.window = float(initial_window * mss)
+        self.max_window = INFINITE
+        self.ssthresh = INFINITE
+        self.slow_start = True
+        self._next_slowdown = INFINITE
+        self._hold_until = 0.0  # while now is before it, a slowdown keeps the window small
+        self._slowdown_started = INFINITE  # from its beginning until the window is back
+
+    def on_ack(self, acked: int, delay: float, rtt: float, limited: bool, now: float) -> None:
+        """``acked`` bytes arrived while packets wait ``delay`` seconds in queues.
+
+        ``limited``: the window was what kept us from sending; without it there is no growth (RFC 6817 §2.4.1).
+        """
+        if now < self._hold_until:
+            return
+        if now >= self._next_slowdown and limited:
+            self._begin_slowdown(rtt, now)
+        elif self.slow_start:
+            self._on_ack_in_slow_start(acked, delay, rtt, limited, now)
+        else:
+            self._on_ack_in_avoidance(acked, delay, rtt, limited, now)
+
+    def on_loss(self) -> None:
+        """Halve; the caller calls it at most once per round trip."""
+        self.window = max(self.window / 2, self.mss)
+        self.ssthresh = max(self.window, 2 * self.mss)
+        self.slow_start = False
+        self._slowdown_started = INFINITE
+
+    def on_timeout(self) -> None:
+        """Nothing comes back any more: start again from one packet."""
+        self.ssthresh = max(self.window / 2, 2 * self.mss)
+        self.window = float(self.mss)
+        self.slow_start = True
+        self._hold_until = 0.0
+
+    def _on_ack_in_slow_start(self, acked: int, delay: float, rtt: float, limited: bool, now: float) -> None:
+        if delay > self._target * SLOW_START_EXIT:
+            self.slow_start = False
+            self._on_ack_in_avoidance(acked, delay, rtt, limited, now)
+        elif limited:
+            self.window = min(self.window + acked, self.max_window)
+            self.slow_start = self.window < min(self.ssthresh, self.max_window)
+        if not self.slow_start and self._slowdown_started != INFINITE:
+            self._next_slowdown = now + SLOWDOWN_SPACING * (now - self._slowdown_started)
+            self._slowdown_started = INFINITE
+
+    def _on_ack_in_avoidance(self, acked: int, delay: float, rtt: float, limited: bool, now: float) -> None:
+        off_target = 1 - delay / self._target
+        if off_target < 0.5 and self._next_slowdown == INFINITE and self._slowdowns:
+            # Only a flow that finds a queue, its own or another's, has a base delay to doubt.
+            self._next_slowdown = now + SLOWDOWN_HOLD * rtt
+        if off_target >= 0:
+            if limited:
+                self.window = min(self.window + self._gain * off_target * acked / self.window, self.max_window)
+        else:
+            share = max(DECREASE * off_target, -MAX_DECREASE)
+            self.window = max(self.window + share * acked, float(self.mss))
+
+    def _begin_slowdown(self, rtt: float, now: float) -> None:
+        self.ssthresh = self.window
+        self.window = float(SLOWDOWN_WINDOW * self.mss)
+        self.slow_start = True
+        self._slowdown_started = now
+        self._hold_until = now + SLOWDOWN_HOLD * rtt
+        self._next_slowdown = INFINITE
