@@ -67,7 +67,8 @@ class DatagramSocket(Protocol):
     def send_nowait(self, outgoing: Outgoing) -> None:
         """Hand one run to the kernel.
 
-        Raises BlockingIOError when the send buffer is full (nothing was taken), OSError(EMSGSIZE) when a datagram is
+        Raises BlockingIOError when the send buffer is full (nothing was taken, or the whole datagrams that make up its
+        ``characters_written`` bytes when that attribute is set), OSError(EMSGSIZE) when a datagram is
         larger than the path allows, and any other OSError the kernel reports for this destination.
         """
 
@@ -157,7 +158,7 @@ class Interface(NamedTuple):
     """A network interface as the kernel lists it."""
 
     name: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     up: bool
     loopback: bool
     multicast: bool
