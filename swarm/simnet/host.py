@@ -232,7 +232,7 @@ class Host:
     def receive(self, packet: Packet) -> None:
         """Take what came out of a line."""
         host = packet.destination.host
-        if host not in self._by_address and not is_multicast(host) and not is_loopback(host):
+        if host not in self._by_address and not packet.multicast and not is_loopback(host):
             self.internet.drop(packet, "not-here", self.name)
             return
         if self.internet.trace is not None:

@@ -95,7 +95,7 @@ class Line:
             self.internet.drop(packet, "too-big", self.name)
         else:
             if isinstance(packet, TcpSegment) and packet.syn:
-                packet.mss = min(packet.mss, self.link.mtu - packet.header)
+                packet.mss = min(packet.mss, self.link.mtu - packet.largest)
             self.bytes += len(packet.payload)
             if self._plain:
                 self.packets += packet.count

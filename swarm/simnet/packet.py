@@ -20,9 +20,12 @@ MULTICAST_PREFIXES = ("ff", *(f"{octet}." for octet in range(224, 240)))
 
 
 class Packet:
-    """A UDP packet, or a run of them: ``payload`` cut every ``segment_size`` bytes."""
+    """A UDP packet, or a run of them: ``payload`` cut every ``segment_size`` bytes.
 
-    __slots__ = ("destination", "payload", "segment_size", "source", "ttl")
+    ``largest`` is the size in bytes on the wire of the largest packet of the run, IP header included.
+    """
+
+    __slots__ = ("destination", "largest", "multicast", "payload", "segment_size", "source", "ttl")
 
     protocol = "udp"
     transport_header = UDP_HEADER
@@ -40,16 +43,10 @@ class Packet:
         self.payload = payload
         self.segment_size = segment_size
         self.ttl = ttl
-
-    @property
-    def header(self) -> int:
-        """Bytes of IP and transport header of one packet."""
-        return (IPV6_HEADER if self.source.is_ipv6 else IPV4_HEADER) + self.transport_header
-
-    @property
-    def largest(self) -> int:
-        """Bytes on the wire of the largest packet of the run."""
-        return self.header + min(self.segment_size, len(self.payload))
+        self.multicast = is_multicast(destination.host)
+        size = len(payload)
+        ip_header = IPV6_HEADER if ":" in destination.host else IPV4_HEADER
+        self.largest = ip_header + self.transport_header + (size if size < segment_size else segment_size)
 
     @property
     def count(self) -> int:

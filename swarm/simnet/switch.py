@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from swarm.simnet.link import Line, Link
-from swarm.simnet.packet import Packet, is_multicast
+from swarm.simnet.packet import Packet
 
 if TYPE_CHECKING:
     from swarm.simnet.internet import Internet
@@ -29,7 +29,7 @@ class Port:
 
     def send(self, packet: Packet) -> None:
         """Put a packet on the line towards the switch."""
-        if is_multicast(packet.destination.host):
+        if packet.multicast:
             self.up.carry(packet, self._flood)
         else:
             self.up.carry(packet, self.switch.forward)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import trio
 
 from swarm.endpoint import Endpoint
 from swarm.net.network import DatagramSocket, Outgoing, Path, Received
-from swarm.simnet.packet import DEFAULT_TTL, IPV4_HEADER, IPV6_HEADER, UDP_HEADER, Packet, is_multicast, is_wildcard
+from swarm.simnet.packet import DEFAULT_TTL, Packet, is_multicast, is_wildcard
 from swarm.simnet.ports import free_port, os_error
 
 if TYPE_CHECKING:
@@ -71,14 +70,14 @@ class SimDatagramSocket:
         remote = path.remote
         source = self._source(path)
         payload = bytes(buffers[0]) if len(buffers) == 1 else b"".join(buffers)
-        headers = UDP_HEADER + (IPV6_HEADER if self._is_ipv6 else IPV4_HEADER)
-        if min(len(payload), segment_size) + headers > self.host.mtu_from(source.host):
-            raise os_error(errno.EMSGSIZE)
-        port = self.host.port_of(source.host)
-        if port is not None and port.up.backlog > SEND_BUFFER:
-            raise BlockingIOError(errno.EAGAIN, "the line is full")
         packet = Packet(source, remote, payload, max(segment_size, 1), DEFAULT_TTL if ttl is None else ttl)
-        if is_multicast(remote.host):
+        port = self.host.port_of(source.host)
+        if port is not None:
+            if packet.largest > port.up.link.mtu:
+                raise os_error(errno.EMSGSIZE)
+            if port.up.backlog > SEND_BUFFER:
+                raise BlockingIOError(errno.EAGAIN, "the line is full")
+        if packet.multicast:
             self.host.udp.loop_multicast(packet)
         self.host.send(packet)
 
@@ -113,7 +112,7 @@ class SimDatagramSocket:
             return
         self._waiting_bytes += size
         local: Endpoint | None = packet.destination
-        if is_multicast(packet.destination.host):
+        if packet.multicast:
             source = self.host.find_source(packet.source.host, self.interface)
             local = None if source is None else Endpoint(source, self._local.port)
         path = Path(local, packet.source)
@@ -121,11 +120,12 @@ class SimDatagramSocket:
         if self._readers:
             self._readers.unpark_all()
 
-    def takes(self, destination: Endpoint) -> bool:
-        """Whether a packet to this endpoint, which has our port, is for us."""
-        if is_multicast(destination.host):
-            return self.group == destination.host
-        return self._local.host == destination.host or (self._wildcard and self._is_ipv6 == destination.is_ipv6)
+    def takes(self, packet: Packet) -> bool:
+        """Whether a packet that has our port is for us."""
+        host = packet.destination.host
+        if packet.multicast:
+            return self.group == host
+        return self._local.host == host or (self._wildcard and self._is_ipv6 == (":" in host))
 
     def conflicts(self, local: Endpoint, shared: bool) -> bool:
         """Whether our bind keeps another socket from ``local``, which has our port."""
@@ -135,7 +135,7 @@ class SimDatagramSocket:
 
     def _source(self, path: Path) -> Endpoint:
         remote = path.remote
-        if remote.is_ipv6 != self._is_ipv6:
+        if (":" in remote.host) != self._is_ipv6:
             raise os_error(errno.EAFNOSUPPORT)
         if not 0 < remote.port <= 65535:
             raise os_error(errno.EINVAL)
@@ -188,25 +188,19 @@ class UdpStack:
 
     def receive(self, packet: Packet) -> None:
         """Hand a packet to its socket, a multicast to all that joined the group."""
-        if is_multicast(packet.destination.host):
-            for member in list(self._takers(packet)):
-                member.deliver(packet)
-            return
-        bound = next(self._takers(packet), None)
-        if bound is None:
+        for bound in self._sockets.get(packet.destination.port, ()):
+            if bound.takes(packet):
+                bound.deliver(packet)
+                if not packet.multicast:
+                    return
+        if not packet.multicast:
             self.host.internet.drop(packet, "no-socket", self.host.name)
-        else:
-            bound.deliver(packet)
 
     def loop_multicast(self, packet: Packet) -> None:
         """Our own members hear what we say to their group (IP_MULTICAST_LOOP)."""
-        for member in list(self._takers(packet)):
-            member.deliver(packet)
-
-    def _takers(self, packet: Packet) -> Iterator[SimDatagramSocket]:
         for bound in self._sockets.get(packet.destination.port, ()):
-            if bound.takes(packet.destination):
-                yield bound
+            if bound.takes(packet):
+                bound.deliver(packet)
 
     def _taken(self, local: Endpoint, *, shared: bool) -> bool:
         return any(bound.conflicts(local, shared) for bound in self._sockets.get(local.port, ()))
