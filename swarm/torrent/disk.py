@@ -5,8 +5,10 @@ costs about 80 µs.  It decides nothing about pieces: who asks, what is verified
 torrent's business.  How threads are run is injected: virtual time jumps hours while a thread works, so simulations
 pass `run_inline`.
 
-Reading for uploads, per 16 KiB block of a 1 MiB piece: a slice of a chunk in the cache (0.6 µs); else the chunk is read
-where we stand if the kernel says that it need not wait (10 µs per 256 KiB on ext4); else one hop reads 1 MiB.
+Reading for uploads, per 16 KiB block: a slice of a chunk in the cache (0.7 µs); else the chunk is read where we stand
+if that need not wait for a disk (10 to 30 µs per 256 KiB); else one hop reads 1 MiB.  Handing such slices to sendmsg,
+16 blocks at a time, took 5.0 to 5.7 µs of processor time a block on loopback; a header and a sendfile for each block
+7.0 to 8.5, and 5.0 with the range looked up once a piece: the copy saved pays for the calls added and no more.
 """
 
 from __future__ import annotations
@@ -165,6 +167,8 @@ class Disk:
         if not 0 <= begin < begin + length <= size:
             raise ValueError(f"no block of {length} bytes at {begin} in piece {index} of {size} bytes")
         number, start = divmod(begin, CHUNK)
+        if start + length > CHUNK:
+            return None
         chunk = self._cache.get((self, index, number))
         if chunk is not None:
             self._cache_hits += 1
@@ -172,9 +176,7 @@ class Disk:
             return None
         else:
             chunk = self._read_inline(index, number)
-        if chunk is None or start + length > len(chunk):
-            return None
-        return chunk[start : start + length]
+        return None if chunk is None else chunk[start : start + length]
 
     async def read(self, index: int, begin: int, length: int) -> memoryview:
         """As `read_nowait`, waiting if need be; a checkpoint only then.

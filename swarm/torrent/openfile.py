@@ -167,16 +167,3 @@ def storage_errors(verb: str, path: Path) -> Iterator[None]:
     except OSError as error:
         reason = REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
         raise StorageError(f"cannot {verb} {path}: {reason}") from error
-
-
-def lives_in_memory(path: Path) -> bool:
-    """Whether a file is on a file system without a disk (tmpfs), as Linux's table of mounts tells; else False."""
-    try:
-        device = os.stat(path).st_dev
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            lines = [line.split() for line in mounts]
-    except OSError:
-        return False
-    number = f"{os.major(device)}:{os.minor(device)}"
-    # proc(5): the third field is the device, the type follows a lone hyphen after the optional fields.
-    return any(line[2] == number and line[line.index("-") + 1] in {"tmpfs", "ramfs"} for line in lines)

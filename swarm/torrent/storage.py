@@ -28,7 +28,6 @@ from swarm.torrent.openfile import (
     DataMissingError,
     FileHandles,
     OpenFile,
-    lives_in_memory,
     open_beneath,
     storage_errors,
 )
@@ -199,14 +198,15 @@ class Storage:
 
     def _raise_if_damaged(self, index: int, file: OpenFile) -> None:
         """Somebody who removed or cut a file took verified pieces with it: say so instead of writing beside them."""
+        end = file.end  # before the size: another thread may lengthen the file in between
         status = os.fstat(file.fd)
         if status.st_nlink == 0 and file.linked:
             self._handles.discard((self._owner, index))
             raise StorageError(f"cannot write {self.path(index)}: it was removed or replaced while in use")
-        if status.st_size < file.end:
+        if status.st_size < end:
             self._handles.discard((self._owner, index))
             raise StorageError(
-                f"cannot write {self.path(index)}: it shrank from {file.end} to {status.st_size} bytes while in use"
+                f"cannot write {self.path(index)}: it shrank from {end} to {status.st_size} bytes while in use"
             )
 
     def _reserve(self, index: int, size: int) -> None:
@@ -295,3 +295,16 @@ class _FileExtent:
     def __init__(self, size: int) -> None:
         self.size = size
         self.hole = self.data = 0
+
+
+def lives_in_memory(path: Path) -> bool:
+    """Whether a file is on a file system without a disk (tmpfs), as Linux's table of mounts tells; else False."""
+    try:
+        device = os.stat(path).st_dev
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            lines = [line.split() for line in mounts]
+    except OSError:
+        return False
+    number = f"{os.major(device)}:{os.minor(device)}"
+    # proc(5): the third field is the device, the type follows a lone hyphen after the optional fields.
+    return any(line[2] == number and line[line.index("-") + 1] in {"tmpfs", "ramfs"} for line in lines)

@@ -411,13 +411,18 @@ async def test_a_check_can_be_cancelled_between_hops(tmp_path: Path, monkeypatch
     assert disk.statistics().pieces_checked == 32
 
 
-async def test_a_check_that_cannot_read_raises_the_error_itself(tmp_path: Path) -> None:
-    metainfo, content = torrent([("a", 100_000), ("b", 100_000)], 5_000)
+async def test_a_check_that_cannot_read_raises_the_error_itself_and_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_module, "CHECKERS", 2)
+    metainfo, content = torrent([("a", 5_000), ("b", 995_000)], 5_000)
     lay_out(tmp_path, metainfo, content)
-    (tmp_path / "t/b").unlink()
-    os.mkfifo(tmp_path / "t/b")
-    with pytest.raises(StorageError, match="t/b: it is not a regular file"):
-        await Disk(Storage(tmp_path, metainfo)).check(range(40))
+    (tmp_path / "t/a").unlink()
+    os.mkfifo(tmp_path / "t/a")
+    runner = CountingRunner()
+    with pytest.raises(StorageError, match="t/a: it is not a regular file"):
+        await Disk(Storage(tmp_path, metainfo), runner=runner).check(range(200))
+    assert runner.hops <= 4  # of eight
 
 
 # Runners

@@ -359,6 +359,8 @@ async def main():
                 nursery.start_soon(write, index)
             if start % 40 == 20:
                 nursery.start_soon(save)
+        await trio.sleep(0.002)  # let the killer keep up
+    await trio.sleep_forever()
 
 trio.run(main)
 """

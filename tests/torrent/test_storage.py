@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from swarm.errors import StorageError
 from swarm.torrent import storage as storage_module
-from swarm.torrent.openfile import DataMissingError, FileHandles, OpenFile, lives_in_memory, open_beneath
-from swarm.torrent.storage import Extents, FileState, Storage
+from swarm.torrent.openfile import DataMissingError, FileHandles, OpenFile, open_beneath
+from swarm.torrent.storage import Extents, FileState, Storage, lives_in_memory
 from tests.torrent.disk_samples import EXECUTABLE, PAD, lay_out, piece, single, torrent
 
 MIB = 1 << 20
@@ -383,6 +383,24 @@ def test_a_write_into_a_file_that_shrank_is_told_and_a_second_attempt_goes_on(tm
         storage.write(0, content[:50])
     storage.write(0, content[:50])
     assert (tmp_path / "t").read_bytes() == content[:70]
+
+
+def test_a_file_that_another_thread_lengthens_did_not_shrink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other write falls between the look at the file's size and its comparison, as threads have it."""
+    metainfo, content = single(150, 50)
+    storage = Storage(tmp_path, metainfo)
+    storage.write(0, content[:50])
+    fstat = os.fstat
+
+    def interrupted(fd: int) -> os.stat_result:
+        status = fstat(fd)
+        monkeypatch.setattr(os, "fstat", fstat)
+        storage.write(100, content[100:])
+        return status
+
+    monkeypatch.setattr(os, "fstat", interrupted)
+    storage.write(50, content[50:100])
+    assert (tmp_path / "t").read_bytes() == content
 
 
 def test_a_file_that_was_removed_is_not_written_into_nothing(tmp_path: Path) -> None:
