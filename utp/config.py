@@ -25,7 +25,7 @@ class UtpConfig:
     initial_rto: float = 1.0
     min_rto: float = 0.5  # libtorrent's; libutp has 1 s
     max_rto: float = 8.0
-    max_timeouts: int = 6  # consecutive; 0.5 + 1 + 2 + 4 + 8 + 8 s without any answer and the connection is lost
+    max_timeouts: int = 8  # consecutive; 0.5 + 1 + 2 + 4 + 8 + 8 + 8 + 8 s without an ACK and the connection is lost
 
     # Opening and closing
     syn_times: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)  # when the SYNs of one attempt leave, each with an id of its own
@@ -33,8 +33,9 @@ class UtpConfig:
     half_open_seconds: float = 10.0  # how long a SYN from outside may wait for the packet that proves its sender
     max_half_open: int = 256  # such connections at once; the oldest makes room
     max_connections: int = 4000
+    accept_backlog: int = 128  # accepted by the protocol, not yet by the program; beyond that they are reset
     linger: float = 10.0  # how long a closed connection waits for the other end's FIN
-    memory_seconds: float = 10.0  # how long a finished connection is remembered, to answer its stragglers
+    memory_seconds: float = 30.0  # how long a finished connection is remembered, to answer its stragglers
     memory_entries: int = 1000
     keepalive: float = 29.0  # NAT mappings of 30 s are common
 

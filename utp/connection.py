@@ -193,8 +193,15 @@ class Connection:
 
     @property
     def send_space(self) -> int:
-        """Bytes that `send` takes now."""
-        return self._sender.space if self.state is State.CONNECTED else 0
+        """Bytes that `send` takes now.  Once it took less than it was offered, nothing until half the buffer is free."""
+        if self.state is not State.CONNECTED or self._starved:
+            return 0
+        return self._sender.space
+
+    @property
+    def writable(self) -> bool:
+        """Whether there is room worth waking up for: half the send buffer."""
+        return self.send_space >= self._config.send_buffer // 2
 
     @property
     def unread(self) -> int:
@@ -215,7 +222,7 @@ class Connection:
         if self.state is not State.CONNECTED or self._sender.is_shut:
             raise LocalProtocolError("send on a connection that is not open for sending")
         size = len(data) if not isinstance(data, memoryview) else data.nbytes
-        count = min(size, self._sender.space)
+        count = min(size, self.send_space)
         if count < size:
             self._starved = True
         if count:
@@ -223,6 +230,15 @@ class Connection:
             self._bytes_out += count
             self._host.ready(self)
         return count
+
+    @property
+    def has_window_news(self) -> bool:
+        """Whether reading has made room that the other end should hear of: ask `datagrams_to_send`."""
+        return self._ack_due
+
+    def request_space(self) -> None:
+        """Take no more until half the send buffer is free, and tell by a change when it is."""
+        self._starved = True
 
     def receive(self, max_bytes: int) -> bytes | memoryview:
         """Up to ``max_bytes`` (in one piece, not more than one run of packets); empty if there are none now."""
@@ -400,7 +416,7 @@ class Connection:
         elif self.state is not State.CLOSED:
             flight = self._sender.flight
             if (flight.next_seq - ack_nr) & SEQ_MASK <= len(flight) + ACK_REACH:
-                self._lose("reset", now)
+                self._lose_unless_done("reset", now)
 
     def _acknowledges_sent(self, ack_nr: int) -> bool:
         """Whether this ack_nr can be true: not of what was never sent, not from long ago."""
@@ -419,11 +435,14 @@ class Connection:
         if sender.flight:
             self._delay = meter.queueing_delay(sender.rtt.latest)
         sender.on_ack(count, sack << 1, wnd_size, self._delay, now, duplicate=kind == ST_STATE)
-        if self._starved and sender.space >= self._config.send_buffer // 2:
-            self._starved = False
-            self._host.changed(self)
         if sender.fin_acked:
             self._finish_if_done(now)
+
+    def _relieve(self) -> None:
+        """End a refusal to take more once half the send buffer is free."""
+        if self._starved and self._sender.space >= self._config.send_buffer // 2:
+            self._starved = False
+            self._host.changed(self)
 
     def _consider_reack(self, packet: Packet, now: float) -> None:
         """Answer a keep-alive (libutp: ST_STATE with ack_nr one too low) and an acceptor that repeats its ST_STATE."""
@@ -468,8 +487,9 @@ class Connection:
             outgoing.append(self._framing.run(run, reply, window, ack_nr, now))
             if len(outgoing) == RUNS_PER_TURN:
                 self._host.ready(self)
-                return
+                break
             run = sender.next_run(now)
+        self._relieve()
 
     def _syns_to_send(self, now: float) -> list[Outgoing]:
         assert self._dial is not None
@@ -522,7 +542,7 @@ class Connection:
         if now >= self._sender.deadline:
             self._sender.handle_deadline(now)
             if self._sender.timeouts >= self._config.max_timeouts:
-                self._lose("timed-out", now)
+                self._lose_unless_done("timed-out", now)
                 return
         self._host.ready(self)
 
@@ -551,6 +571,16 @@ class Connection:
             self._finish(now)
         elif self._closing and self._expires_at == NEVER:
             self._linger(now)
+
+    def _lose_unless_done(self, reason: str, now: float) -> None:
+        """With everything read and nothing but our FIN unconfirmed, an end that has gone away has not failed us.
+
+        libutp forgets a connection as soon as its own FIN is acknowledged and resets whatever comes later.
+        """
+        if self._receiver.finished and self._sender.awaits_only_fin:
+            self._end(None, None, now)
+        else:
+            self._lose(reason, now)
 
     def _finish(self, now: float) -> None:
         farewell = self._state_packet(now)

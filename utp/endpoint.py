@@ -20,7 +20,7 @@ from utp.framing import reset
 from utp.memory import Memory
 from utp.path import Address, Outgoing, Path
 from utp.seqnr import SEQ_MASK
-from utp.wire import HEADER_SIZE, ST_DATA, ST_FIN, ST_RESET, ST_SYN, Packet, decode_untrusted, looks_like_utp
+from utp.wire import FIRST_BYTES, HEADER_SIZE, ST_DATA, ST_FIN, ST_RESET, ST_SYN, Packet, decode_untrusted, looks_like_utp
 
 FIRST_STRAY = ST_RESET << 4  # first bytes from here on are ST_RESET and ST_SYN: found by other ids than our own
 MAX_LOOSE = 256  # answers to strangers and farewells waiting to leave; beyond that they are dropped
@@ -66,6 +66,8 @@ class UtpEndpoint:
     `shutdown`, `close`, `abort`) it calls `datagrams_to_send` again.  Nothing here blocks; nothing that arrives makes
     it raise.
     """
+
+    first_bytes = FIRST_BYTES  # what a demultiplexer may sort by before it asks `wants`
 
     def __init__(self, config: UtpConfig, rng: random.Random) -> None:
         self._config = config

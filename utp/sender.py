@@ -45,6 +45,7 @@ class Sender:
         "_config",
         "_duplicate_acks",
         "_force_one",
+        "_heard",
         "_limited",
         "_probe_at",
         "_recover_seq",
@@ -89,6 +90,7 @@ class Sender:
         self._duplicate_acks = 0
         self._limited = False  # the congestion window held something back
         self._force_one = False  # the first retransmission of an event leaves whatever the window says
+        self._heard = False  # anything at all since the last time-out
         self._tail_probe_due = False
         self._tail_probed = False  # since the last progress
         self._window_probe_due = False
@@ -116,6 +118,10 @@ class Sender:
     def fin_acked(self) -> bool:
         return self.fin_seq >= 0 and not self.flight
 
+    @property
+    def awaits_only_fin(self) -> bool:
+        return self.fin_seq >= 0 and self.flight.first_seq == self.fin_seq
+
     def append(self, data: Buffer, count: int) -> None:
         self.buffer.append(data, count)
 
@@ -136,6 +142,7 @@ class Sender:
         ``delay``: the queueing delay in seconds that the header told of.  ``duplicate``: it was a bare ST_STATE, so
         one that brings nothing new speaks of a packet that arrived out of order.
         """
+        self._heard = True
         flight = self.flight
         window_news = wnd_size != self.peer_window
         self.peer_window = wnd_size
@@ -218,7 +225,9 @@ class Sender:
             self._on_timeout(now)
 
     def _on_timeout(self, now: float) -> None:
-        self.rtt.back_off()
+        if not self._heard:
+            self.rtt.back_off()  # while the other end talks the path is no dead one, and one packet is little
+        self._heard = False
         self._rto_at = now + self.rtt.rto
         self._probe_at = self._reorder_at = NEVER
         if not self.flight:
