@@ -38,7 +38,7 @@ class RealNetwork:
     def __init__(self, *, offload: bool = True, device: str | None = None) -> None:
         self._offload = offload
         self._device = device
-        # What each task saw when it last returned from wait_address_change.
+        # What each task that waits for changes knows: a change between two waits must not be lost on it.
         self._seen: weakref.WeakKeyDictionary[trio.lowlevel.Task, _Addresses] = weakref.WeakKeyDictionary()
 
     def pinned_to(self, device: str) -> RealNetwork:
@@ -81,9 +81,11 @@ class RealNetwork:
         return netlink.gateways() if sys.platform == "linux" else []
 
     async def wait_address_change(self) -> None:
-        """See `Network.wait_address_change`; a change since this task's last return is news at once."""
+        """See `Network.wait_address_change`; what changed since this task last asked is news at once."""
         task = trio.lowlevel.current_task()
-        seen = self._seen.get(task) or self._addresses()
+        if task not in self._seen:
+            self._seen[task] = self._addresses()
+        seen = self._seen[task]
         if sys.platform == "linux":
             await netlink.wait_change(lambda: self._addresses() != seen)
         else:
