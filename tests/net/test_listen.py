@@ -79,9 +79,12 @@ async def test_the_next_candidate_is_used_when_the_remembered_one_is_taken() -> 
 
 
 async def test_no_candidate_left_is_said() -> None:
-    with held(socket.SOCK_DGRAM) as one, held(socket.SOCK_STREAM) as two:
-        with pytest.raises(PortInUse, match="no free port"):
-            await open_ports(RealNetwork(), [one, two])
+    with (
+        held(socket.SOCK_DGRAM) as one,
+        held(socket.SOCK_STREAM) as two,
+        pytest.raises(PortInUse, match="no free port"),
+    ):
+        await open_ports(RealNetwork(), [one, two])
 
 
 def test_following_ports_stay_in_the_dynamic_range_and_end_with_any() -> None:
