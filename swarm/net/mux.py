@@ -191,31 +191,28 @@ class Mux:
 
     def _dispatch(self, received: Sequence[Received], now: float) -> None:
         """Give every core what it wants, one call per core and sender."""
+        # Per datagram, so the innermost loop is flat: a call less is a tenth of a microsecond of 0.4.
+        by_first_byte = self._by_first_byte
         runs: dict[tuple[_Port, Path], list[memoryview]] = {}
-        last: tuple[_Port | None, Path | None] = (None, None)
-        run: list[memoryview] = []
+        last_port = last_path = run = None
         for data, segment_size, path in received:
             for start in range(0, len(data), segment_size or 1):
                 datagram = data[start : start + segment_size]
-                port = self._claimant(datagram, path)
-                if port is None:
+                for port in by_first_byte[datagram[0]]:
+                    if port.wants(datagram, path):
+                        break
+                else:
                     self._unclaimed += 1
                     self._unclaimed_bytes += len(datagram)
                     continue
-                if port is not last[0] or path is not last[1]:
-                    last = port, path
+                if run is None or port is not last_port or path is not last_path:
                     run = runs.setdefault((port, path), [])
+                    last_port, last_path = port, path
                 run.append(datagram)
         for (port, path), datagrams in runs.items():
             port.datagrams_in += len(datagrams)
             port.bytes_in += sum(map(len, datagrams))
             port.core.receive_batch(datagrams, path, now)
-
-    def _claimant(self, datagram: memoryview, path: Path) -> _Port | None:
-        for port in self._by_first_byte[datagram[0]]:
-            if port.core.wants(datagram, path):
-                return port
-        return None
 
     def _pass(self, now: float) -> None:
         """Due deadlines, sending, results, and the time of the next pass."""
@@ -309,6 +306,7 @@ class _Port:
     name: str
     on_results: Publish | None
     first_bytes: frozenset[int] | None = None
+    wants: Callable[[memoryview, Path], bool] = field(init=False)
     probe_too_big: Callable[[Path, int], None] | None = None
     unsent: deque[Outgoing] = field(default_factory=deque)
     datagrams_in: int = 0
@@ -319,6 +317,7 @@ class _Port:
     send_errors: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.wants = self.core.wants
         first_bytes = getattr(self.core, "first_bytes", None)
         self.first_bytes = None if first_bytes is None else frozenset(first_bytes)
         self.probe_too_big = getattr(self.core, "probe_too_big", None)

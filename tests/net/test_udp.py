@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
-from pathlib import Path as FilePath
 
 import pytest
 import trio
@@ -237,9 +236,9 @@ async def test_a_bound_port_is_locked_unless_shared(network: RealNetwork) -> Non
     two.close()
 
 
-def test_large_buffers_are_asked_for_and_what_was_granted_is_told() -> None:
+async def test_large_buffers_are_asked_for_and_what_was_granted_is_told() -> None:
     sock = udp.bind_udp(LO4)
-    allowed = min(udp.SOCKET_BUFFER, int(FilePath("/proc/sys/net/core/rmem_max").read_text()))
+    allowed = min(udp.SOCKET_BUFFER, int(await trio.Path("/proc/sys/net/core/rmem_max").read_text()))
     assert sock.buffer_sizes[0] == 2 * allowed  # Linux doubles it for its bookkeeping
     sock.close()
 
