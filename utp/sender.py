@@ -54,7 +54,7 @@ class Sender:
         "_shut",
         "_small_seq",
         "_tail_probe_due",
-        "_tail_probed",
+        "_tail_probes",
         "_window_probe_due",
         "buffer",
         "congestion",
@@ -92,7 +92,7 @@ class Sender:
         self._force_one = False  # the first retransmission of an event leaves whatever the window says
         self._heard = False  # anything at all since the last time-out
         self._tail_probe_due = False
-        self._tail_probed = False  # since the last progress
+        self._tail_probes = 0  # since the last progress
         self._window_probe_due = False
         self._rto_at = self._probe_at = self._reorder_at = NEVER
 
@@ -168,7 +168,8 @@ class Sender:
     def _on_progress(self, fresh: int, timed: float | None, delay: float, now: float) -> None:
         self.timeouts = 0
         self._duplicate_acks = 0
-        self._tail_probe_due = self._tail_probed = False
+        self._tail_probe_due = False
+        self._tail_probes = 0
         if timed is not None:
             self.rtt.sample(now - timed)
         else:
@@ -208,10 +209,20 @@ class Sender:
 
     def _arm(self, now: float) -> None:
         self._rto_at = now + self.rtt.rto
+        self._arm_tail_probe(now)
+
+    def _arm_tail_probe(self, now: float) -> None:
+        """Well before the time-out, ask what has arrived: at two round trips, then twice as long, and so on.
+
+        One probe (RFC 8985) is not enough where both directions lose: at 5 % each way every tenth one stays
+        unanswered and would cost the 500 ms of the least time-out.  QUIC repeats its probes for the same reason.
+        """
         self._probe_at = NEVER
-        if self.rtt.smoothed and not self._tail_probed:
-            wait = max(2 * self.rtt.smoothed, MIN_PROBE_TIMEOUT) + (DELAYED_ACK if len(self.flight) <= 2 else 0)
-            if wait < self.rtt.rto:
+        if self.rtt.smoothed:
+            wait = max(2 * self.rtt.smoothed, MIN_PROBE_TIMEOUT) * (1 << self._tail_probes)
+            if len(self.flight) <= 2:
+                wait += DELAYED_ACK
+            if now + wait < self._rto_at:
                 self._probe_at = now + wait
 
     def handle_deadline(self, now: float) -> None:
@@ -219,8 +230,9 @@ class Sender:
             self._reorder_at = NEVER
             self._find_losses(1, now)
         if now >= self._probe_at:
-            self._probe_at = NEVER
-            self._tail_probe_due = self._tail_probed = True
+            self._tail_probes += 1
+            self._tail_probe_due = True
+            self._arm_tail_probe(now)
         if now >= self._rto_at:
             self._on_timeout(now)
 
@@ -254,6 +266,8 @@ class Sender:
     def next_run(self, now: float) -> Run | None:
         """The next packets to leave, already counted as in flight; None when there are none for now."""
         if self.flight.lost:
+            self._force_one |= self._tail_probe_due
+            self._tail_probe_due = False
             run = self._resend()
         elif self._tail_probe_due:
             run = self._resend_tail()
