@@ -1,7 +1,7 @@
 """lt_peer.py seed|leech TORRENT DIR PORT tcp|utp [PEER_PORT]: a libtorrent end for measurements on loopback.
 
 The settings are those with which the baselines of the project were measured.  A seed prints "ready" and runs until it
-is terminated; a leech prints one line of JSON when it is complete: MBps (from the first payload byte), secs, cpu, rss_mb.
+is terminated; a leech prints one line of JSON when complete: MBps (from the first payload byte), secs, cpu, rss_mb.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from swarm.endpoint import Endpoint
 
 Direction = Literal["in", "out"]
 PathName = Literal["tcp", "utp", "tcp-punched", "utp-punched", "predicted", "birthday", "relayed", "turn"]
-SourceName = Literal["tracker", "dht", "pex", "lsd", "incoming", "manual"]
+SourceName = Literal["tracker", "dht", "pex", "lsd", "incoming", "manual", "resume"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,7 +74,7 @@ class Node:
         self._lent = Lent(
             config=config,
             peer_id=self.peer_id,
-            rng=rng,
+            rng=random.Random(rng.getrandbits(64)),  # choosing pieces needs no system call per choice
             emit=self.emit,
             work=work,
             runner=runner,
@@ -210,6 +210,7 @@ class Node:
                 for listener in (ports.tcp4, ports.tcp6):
                     if listener is not None:
                         nursery.start_soon(self._acceptor.serve, listener)
+                nursery.start_soon(self._watch_addresses)
                 nursery.start_soon(self._dialer.run, ports.port if self.config.tcp else None, self._room)
                 if isinstance(self._network, BoundNetwork):
                     await self._wait_until_bind_lost(self._network)
@@ -218,6 +219,11 @@ class Node:
         finally:
             self.port = None
             ports.close()
+
+    async def _watch_addresses(self) -> None:
+        while True:
+            await self._network.wait_address_change()
+            self._announcer.network_changed()
 
     def _start_trackers(self, ports: OpenPorts, nursery: trio.Nursery) -> None:
         services: dict[Family, UdpTrackerService] = {}

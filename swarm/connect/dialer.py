@@ -32,6 +32,8 @@ class WantsPeers(Protocol):
 
     def our_handshake(self) -> Handshake: ...
 
+    def dial_abandoned(self, peer: KnownPeer) -> None: ...
+
     def dial_failed(self, peer: KnownPeer, failures: Sequence[Failure]) -> None: ...
 
     def rung_failed(self, peer: KnownPeer, failure: Failure) -> None: ...
@@ -80,6 +82,9 @@ class Dialer:
         started = trio.current_time()
         try:
             reached = await self._shaken_link(torrent, peer, from_port)
+        except trio.Cancelled:
+            torrent.dial_abandoned(peer)
+            raise
         finally:
             self.half_open -= 1
             self._woken.set()

@@ -156,6 +156,7 @@ class Torrent:
         self._settled = trio.Event()
         self._asked_at = 0.0
         self._condemned: set[Culprit] = set()
+        self._known: dict[PeerConnection, KnownPeer] = {}
 
     def __repr__(self) -> str:
         return f"<Torrent {self.metainfo.name!r} {self.state}>"
@@ -213,7 +214,7 @@ class Torrent:
         if not picker.wanted_left:
             self._settled.set()
         self.found(self._manual, "manual")
-        self.found(self._keeping.peers, "manual")
+        self.found(self._keeping.peers, "resume")
         if self._config.trackers:
             self._trackers = lent.announcer.add(
                 metainfo.trackers, info_hash=self.info_hash, peer_id=lent.peer_id, counters=self, found=self.found
@@ -313,6 +314,25 @@ class Torrent:
         """The verified pieces, once checked.  Not to be changed."""
         return self._exchange.have if self._exchange is not None else None
 
+    def why(self) -> list[str]:
+        """Why nothing, or no more, is arriving: peers, trackers and our port, each in a sentence for the user."""
+        reasons = [f"peers: {self.peers.why()}"] if len(self.peers) else ["no peer is known"]
+        if self.connections and self.state == "downloading":
+            reasons.append(self._why_connected_peers_send_nothing())
+        reasons += [_why_tracker(status) for status in self.tracker_statuses()]
+        if not self.metainfo.trackers:
+            reasons.append("the torrent names no tracker")
+        elif not self._config.trackers:
+            reasons.append("trackers are switched off")
+        port = self._lent.listening_port()
+        reasons.append(f"we listen on port {port}" if port else f"offline: {self._config.bind} is not there")
+        return reasons
+
+    def _why_connected_peers_send_nothing(self) -> str:
+        choking = sum(peer.downloader.choked for peer in self.connections)
+        useless = sum(not peer.downloader.interested for peer in self.connections)
+        return f"of {len(self.connections)} connected, {choking} choke us and {useless} have nothing that we need"
+
     def tracker_statuses(self) -> tuple[TrackerStatus, ...]:
         return self._trackers.statistics() if self._trackers is not None else ()
 
@@ -352,6 +372,10 @@ class Torrent:
 
     def our_handshake(self) -> Handshake:
         return Handshake(self.info_hash, self._lent.peer_id)
+
+    def dial_abandoned(self, peer: KnownPeer) -> None:
+        """The attempt was broken off without a verdict: we went offline."""
+        self.peers.disconnected(peer, trio.current_time())
 
     def rung_failed(self, peer: KnownPeer, failure: Failure) -> None:
         self._lent.emit(DialFailed(self.info_hash, failure.endpoint, failure.path, failure.reason, failure.seconds))
@@ -406,6 +430,7 @@ class Torrent:
             self._lent.work.start_soon(self._settle_duplicates, rival, peer)
         if known is not None:
             self.peers.connected(known, identity.path)
+            self._known[peer] = known
         exchange.joined(peer)
         self._lent.emit(
             PeerConnected(self.info_hash, identity.endpoint, identity.path, identity.direction, peer.client, seconds)
@@ -416,8 +441,8 @@ class Torrent:
         finally:
             exchange.left(peer)
             now = trio.current_time()
-            if known is not None:
-                self.peers.disconnected(known, now)
+            if (known := self._known.pop(peer, None)) is not None:
+                self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up)
             self._lent.emit(
                 ConnectionClosed(
                     self.info_hash,
@@ -482,6 +507,20 @@ class Torrent:
         self._lent.emit(PeerBanned(self.info_hash, Endpoint(culprit.host, 0), "bad-data"))
 
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
-        """An inbound peer says where it listens: then we can dial it, too, when this connection is lost."""
-        if theirs.p and peer.identity.direction == "in" and 0 < theirs.p < 65536:
-            self.peers.add(Endpoint(peer.identity.endpoint.host, theirs.p), "incoming", trio.current_time())
+        """An inbound peer says where it listens: that is who we need not dial now, and can when this one is lost."""
+        identity = peer.identity
+        if peer in self._known or not theirs.p or not 0 < theirs.p < 65536:
+            return
+        listens = Endpoint(identity.endpoint.host, theirs.p)
+        known = self.peers.add(listens, "incoming", trio.current_time(), peer_id=identity.peer_id)
+        if known is not None:
+            self.peers.connected(known, identity.path, inbound=True)
+            self._known[peer] = known
+
+
+def _why_tracker(status: TrackerStatus) -> str:
+    if status.last_error:
+        return f"tracker {status.url}: {status.last_error}"
+    if status.last_peers is not None:
+        return f"tracker {status.url}: answered with {status.last_peers} peers"
+    return f"tracker {status.url}: no answer yet"
