@@ -1,0 +1,395 @@
+"""The peers of one torrent that we know of: where they came from, what became of dialling them, who is next.
+
+Bounded against liars: so many peers in all, of one address and of one introducer; a peer that proved useful is never
+pushed out by hearsay.  The order of dialling is: peers the user named, peers never tried (IPv6 slightly preferred, then
+the canonical priority of BEP 40), then those whose back-off has run out.
+Dials nobody, resolves no names and reads no clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from ipaddress import IPv6Address
+from typing import NamedTuple, TypeVar
+
+from swarm.endpoint import Endpoint, is_dialable, normalise_host
+from swarm.events import PathName, SourceName
+from swarm.priority import peer_priority
+
+MAX_PEERS = 2000
+MAX_PER_HOST = 32
+"""Ports of one IPv4 address or IPv6 /64.  Carrier NATs put many peers behind one; loopback is not limited."""
+
+MAX_PER_INTRODUCER = 200
+"""Peers that we have by the word of one peer."""
+
+MAX_INTRODUCERS = 8
+"""Remembered for each peer, the latest: any of them may serve as its rendezvous (BEP 55)."""
+
+MAX_BANNED = 10_000
+MAX_RECENT = 16
+"""Facts remembered of each peer, for "why are we not connected to X?"."""
+
+FIRST_BACKOFF = 30.0
+FIRST_BACKOFF_MANUAL = 2.0
+MAX_BACKOFF = 3600.0
+"""Seconds after the first failure, doubled with each; shorter for peers that the user named."""
+
+RECONNECT_AFTER = 30.0
+"""Seconds until a peer that was connected is dialled again."""
+
+SEED = 0x02
+"""PEX flag (BEP 11): a seed is of no use to a seed."""
+
+SEED_PAUSE = 900.0
+"""Seconds for which seeds are passed over while we are one."""
+
+IPV6_BONUS = 1 << 31
+"""Moves IPv6 peers to the better half of the priorities: often no NAT is in the way."""
+
+MANUAL_BONUS = 1 << 32
+
+
+_Key = TypeVar("_Key")
+
+
+class Recent(NamedTuple):
+    """Something that happened to a peer."""
+
+    time: float
+    what: str
+    path: PathName | None = None
+
+
+@dataclass(slots=True, eq=False)
+class KnownPeer:
+    """A peer by the endpoint at which it can be dialled.  Written by its `PeerList` only."""
+
+    endpoint: Endpoint
+    discovered_at: float
+    sources: set[SourceName] = field(default_factory=set)
+    introducers: list[Endpoint] = field(default_factory=list)
+    """Connected peers that named it, the latest last."""
+    flags: int = 0
+    """PEX flags (BEP 11), all that anybody claimed."""
+    peer_id: bytes | None = None
+    observed: Endpoint | None = None
+    """Where it was last seen coming from, if that is not where it listens."""
+
+    attempts: int = 0
+    last_attempt: float | None = None
+    failures: int = 0
+    """Attempts that failed since the last one that did not."""
+    reasons: dict[PathName, str] = field(default_factory=dict)
+    """Why it was not reached the last time, by path."""
+    last_reason: str | None = None
+    good_path: PathName | None = None
+    """How it was last reached: to be tried first."""
+    dialing: bool = False
+    connections: int = 0
+    last_connected: float | None = None
+    bytes_down: int = 0
+    bytes_up: int = 0
+    recent: deque[Recent] | None = None
+
+    _score: int = 0
+    _ticket: int = 0
+    _charged_to: Endpoint | None = None
+
+    def __repr__(self) -> str:
+        return f"<KnownPeer {self.endpoint} {self.failures} failures>"
+
+    @property
+    def busy(self) -> bool:
+        """Whether it is connected or being dialled."""
+        return self.dialing or self.connections > 0
+
+    def remember(self, time: float, what: str, path: PathName | None = None) -> None:
+        if self.recent is None:
+            self.recent = deque(maxlen=MAX_RECENT)
+        self.recent.append(Recent(time, what, path))
+
+
+class PeerList:
+    """The known peers of one torrent.  ``rng`` orders peers while our own address is not known, and spreads retries."""
+
+    def __init__(self, *, rng: random.Random, max_peers: int = MAX_PEERS) -> None:
+        self._rng = rng
+        self._max_peers = max_peers
+        self._peers: dict[Endpoint, KnownPeer] = {}
+        self._hosts: Counter[str] = Counter()
+        self._introduced: Counter[Endpoint] = Counter()
+        self._banned: dict[str, None] = {}
+        self._own: set[Endpoint] = set()
+        self._our_address: dict[bool, Endpoint] = {}  # by whether it is IPv6
+        self._untried: list[tuple[int, int, KnownPeer]] = []  # heap of (-score, ticket)
+        self._later: list[tuple[float, int, int, KnownPeer]] = []  # heap of (due, -score, ticket)
+        self._tickets = 0
+        self.refused: Counter[str] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __iter__(self) -> Iterator[KnownPeer]:
+        return iter(self._peers.values())
+
+    def __contains__(self, endpoint: object) -> bool:
+        return endpoint in self._peers
+
+    def get(self, endpoint: Endpoint) -> KnownPeer | None:
+        return self._peers.get(endpoint)
+
+    # -- discovery --------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        endpoint: Endpoint,
+        source: SourceName,
+        now: float,
+        *,
+        introducer: Endpoint | None = None,
+        flags: int = 0,
+        peer_id: bytes | None = None,
+    ) -> KnownPeer | None:
+        """A source names a peer: the peer, new or known before; None if it is refused (counted in ``refused``).
+
+        Refused are endpoints that nobody can be at (port 0, unspecified, multicast, reserved), our own, banned
+        addresses, and what exceeds a bound.
+        """
+        peer = self._peers.get(endpoint)
+        if peer is None:
+            reason = self._reason_to_refuse(endpoint, introducer)
+            if reason is not None:
+                self.refused[reason] += 1
+                return None
+            peer = self._enter(endpoint, source, now, introducer)
+        peer.sources.add(source)
+        peer.flags |= flags
+        peer.peer_id = peer_id or peer.peer_id
+        if introducer is not None:
+            if introducer in peer.introducers:
+                peer.introducers.remove(introducer)
+            peer.introducers.append(introducer)
+            del peer.introducers[:-MAX_INTRODUCERS]
+        return peer
+
+    def is_own(self, peer: KnownPeer) -> None:
+        """The peer turned out to be ourselves: forgotten, and never taken in again."""
+        self.exclude(peer.endpoint)
+
+    def exclude(self, endpoint: Endpoint) -> None:
+        """An endpoint of our own."""
+        self._own.add(endpoint)
+        self._remove(endpoint)
+
+    def set_our_address(self, ours: Endpoint) -> None:
+        """How peers see us, once for each family: the basis of BEP 40's order."""
+        self._our_address[ours.is_ipv6] = ours
+        for peer in self._peers.values():
+            peer._score = self._score(peer)
+        self._untried = [(-peer._score, ticket, peer) for _, ticket, peer in self._untried if peer._ticket == ticket]
+        heapify(self._untried)
+
+    # -- dialling ---------------------------------------------------------------------------------------------------
+
+    def next_to_dial(self, now: float, *, seeding: bool = False) -> KnownPeer | None:
+        """Somebody worth an attempt now, marked as ``dialing`` until `connected`, `failed` or `disconnected`."""
+        while (peer := self._pop(now)) is not None:
+            if seeding and peer.flags & SEED:
+                self._schedule(peer, now + SEED_PAUSE)
+                continue
+            peer.dialing = True
+            peer.attempts += 1
+            peer.last_attempt = now
+            return peer
+        return None
+
+    def next_deadline(self) -> float | None:
+        """When `next_to_dial` has somebody: may be past; None if nobody waits."""
+        self._discard_stale()
+        if self._untried:
+            return float("-inf")
+        return self._later[0][0] if self._later else None
+
+    def failed(self, peer: KnownPeer, path: PathName, reason: str, now: float) -> None:
+        """A rung did not reach the peer.  The first failure reported ends the attempt and begins the back-off; those
+        of the other rungs only add their reasons."""
+        peer.reasons[path] = peer.last_reason = reason
+        peer.remember(now, reason, path)
+        if not peer.dialing:
+            return
+        peer.dialing = False
+        peer.failures += 1
+        first = FIRST_BACKOFF_MANUAL if "manual" in peer.sources else FIRST_BACKOFF
+        backoff = min(first * 2 ** min(peer.failures - 1, 20), MAX_BACKOFF)
+        self._schedule(peer, now + backoff * self._rng.uniform(0.9, 1.1))
+
+    def connected(self, peer: KnownPeer, path: PathName, *, inbound: bool = False) -> None:
+        """A connection to the peer was admitted.  An inbound one says nothing about how to reach it."""
+        peer.connections += 1
+        peer.dialing = False
+        peer.failures = 0
+        peer.reasons.clear()
+        peer.last_reason = None
+        peer._ticket = 0
+        if not inbound:
+            peer.good_path = path
+
+    def disconnected(self, peer: KnownPeer, now: float, *, bytes_down: int = 0, bytes_up: int = 0) -> None:
+        """A connection ended, or an attempt was broken off without a verdict."""
+        if peer.connections:
+            peer.connections -= 1
+            peer.last_connected = now
+        peer.dialing = False
+        peer.bytes_down += bytes_down
+        peer.bytes_up += bytes_up
+        peer.remember(now, "disconnected", peer.good_path)
+        if not peer.connections:
+            self._schedule(peer, now + RECONNECT_AFTER)
+
+    def retry_all(self, now: float) -> None:
+        """Our network changed: what failed before means nothing any more."""
+        for peer in self._peers.values():
+            if not peer.busy:
+                peer.failures = 0
+                self._schedule(peer, now)
+
+    # -- bans -------------------------------------------------------------------------------------------------------
+
+    def ban(self, host: str) -> None:
+        """Refuse an address from now on and forget its peers.  Closing its connections is the caller's business."""
+        host = normalise_host(host)
+        self._banned[host] = None
+        if len(self._banned) > MAX_BANNED:
+            del self._banned[next(iter(self._banned))]
+        for endpoint in [endpoint for endpoint in self._peers if endpoint.host == host]:
+            self._remove(endpoint)
+
+    def is_banned(self, host: str) -> bool:
+        return host in self._banned
+
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    def most_useful(self, count: int) -> list[KnownPeer]:
+        """Those worth remembering over a restart: connected, connected before, untried, by fewest failures."""
+
+        def rank(peer: KnownPeer) -> tuple[bool, float, int]:
+            last = peer.last_connected
+            return not peer.connections, float("inf") if last is None else -last, peer.failures
+
+        return sorted(self._peers.values(), key=rank)[:count]
+
+    def reasons(self) -> Counter[str]:
+        """Why peers that are not connected were not reached the last time."""
+        return Counter(
+            peer.last_reason for peer in self._peers.values() if peer.last_reason is not None and not peer.connections
+        )
+
+    def why(self) -> str:
+        """One line for the user: ``12 known, 1 connected, 10 tried: 7 timed out, 3 refused``."""
+        connected = sum(peer.connections > 0 for peer in self._peers.values())
+        reasons = self.reasons()
+        parts = [f"{len(self._peers)} known"]
+        if connected:
+            parts.append(f"{connected} connected")
+        if reasons:
+            details = ", ".join(f"{count} {reason.replace('-', ' ')}" for reason, count in reasons.most_common())
+            parts.append(f"{reasons.total()} tried: {details}")
+        return ", ".join(parts)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _reason_to_refuse(self, endpoint: Endpoint, introducer: Endpoint | None) -> str | None:
+        if not is_dialable(endpoint):
+            return "not-dialable"
+        if endpoint in self._own:
+            return "own"
+        if endpoint.host in self._banned:
+            return "banned"
+        if self._hosts[_host_key(endpoint)] >= MAX_PER_HOST and not endpoint.address.is_loopback:
+            return "too-many-of-address"
+        if introducer is not None and self._introduced[introducer] >= MAX_PER_INTRODUCER:
+            return "too-many-of-introducer"
+        if len(self._peers) >= self._max_peers and not self._evict():
+            return "full"
+        return None
+
+    def _enter(self, endpoint: Endpoint, source: SourceName, now: float, introducer: Endpoint | None) -> KnownPeer:
+        peer = self._peers[endpoint] = KnownPeer(endpoint, now, {source}, _charged_to=introducer)
+        self._hosts[_host_key(endpoint)] += 1
+        if introducer is not None:
+            self._introduced[introducer] += 1
+        peer._score = self._score(peer)
+        self._tickets += 1
+        peer._ticket = self._tickets
+        heappush(self._untried, (-peer._score, peer._ticket, peer))
+        return peer
+
+    def _score(self, peer: KnownPeer) -> int:
+        ours = self._our_address.get(peer.endpoint.is_ipv6)
+        score = self._rng.getrandbits(32) if ours is None else peer_priority(ours, peer.endpoint)
+        if peer.endpoint.is_ipv6:
+            score |= IPV6_BONUS
+        return score | MANUAL_BONUS if "manual" in peer.sources else score
+
+    def _evict(self) -> bool:
+        """Forget a twentieth of the peers, those that failed most and were never connected; False if none did."""
+        useless = [peer for peer in self._peers.values() if peer.failures and peer.good_path is None and not peer.busy]
+        useless.sort(key=lambda peer: -peer.failures)
+        for peer in useless[: max(self._max_peers // 20, 1)]:
+            self._remove(peer.endpoint)
+        return bool(useless)
+
+    def _remove(self, endpoint: Endpoint) -> None:
+        peer = self._peers.pop(endpoint, None)
+        if peer is None:
+            return
+        peer._ticket = 0
+        _decrement(self._hosts, _host_key(endpoint))
+        if peer._charged_to is not None:
+            _decrement(self._introduced, peer._charged_to)
+
+    def _schedule(self, peer: KnownPeer, due: float) -> None:
+        if self._peers.get(peer.endpoint) is not peer:  # banned or evicted meanwhile
+            return
+        self._tickets += 1
+        peer._ticket = self._tickets
+        heappush(self._later, (due, -peer._score, peer._ticket, peer))
+        if len(self._later) > 4 * self._max_peers:  # entries that were overtaken
+            self._later = [entry for entry in self._later if entry[3]._ticket == entry[2]]
+            heapify(self._later)
+
+    def _pop(self, now: float) -> KnownPeer | None:
+        """The best valid entry that is due, taken from its heap."""
+        self._discard_stale()
+        if self._untried:
+            peer = heappop(self._untried)[-1]
+        elif self._later and self._later[0][0] <= now:
+            peer = heappop(self._later)[-1]
+        else:
+            return None
+        peer._ticket = 0
+        return peer
+
+    def _discard_stale(self) -> None:
+        while self._untried and self._untried[0][2]._ticket != self._untried[0][1]:
+            heappop(self._untried)
+        while self._later and self._later[0][3]._ticket != self._later[0][2]:
+            heappop(self._later)
+
+
+def _host_key(endpoint: Endpoint) -> str:
+    """What one party can have many ports of: an IPv4 address, or an IPv6 /64."""
+    if not endpoint.is_ipv6:
+        return endpoint.host
+    return str(IPv6Address(int(endpoint.address) >> 64 << 64))
+
+
+def _decrement(counter: Counter[_Key], key: _Key) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]
