@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from swarm.simnet.gateway import open_gateway
 from swarm.simnet.host import Host
 from swarm.simnet.internet import Internet
 from swarm.simnet.nat import Dependence, NatBehaviour
+from swarm.simnet.opener import GatewayBehaviour
 
 FULLCONE = NatBehaviour(filtering=Dependence.ENDPOINT_INDEPENDENT)
 RESTRICTED = NatBehaviour(filtering=Dependence.ADDRESS_DEPENDENT)
@@ -36,8 +38,8 @@ class Kind:
     blocks: frozenset[str] = frozenset()
     """Protocols the home router lets through in neither direction."""
 
-    gateway: str | None = None
-    """The protocol by which the home router opens ports: "upnp", "natpmp" or "pcp"."""
+    gateway: GatewayBehaviour | None = None
+    """How the home router opens ports; None: it does not."""
 
 
 KINDS: dict[str, Kind] = {
@@ -48,9 +50,9 @@ KINDS: dict[str, Kind] = {
     "symseq": Kind(home=SYMSEQ),
     "symrand": Kind(home=SYMRAND),
     "udpblock": Kind(home=CONE, blocks=frozenset({"udp"})),
-    "upnp": Kind(home=CONE, gateway="upnp"),
-    "natpmp": Kind(home=CONE, gateway="natpmp"),
-    "pcp": Kind(home=CONE, gateway="pcp"),
+    "upnp": Kind(home=CONE, gateway=GatewayBehaviour(protocols=frozenset({"upnp"}))),
+    "natpmp": Kind(home=CONE, gateway=GatewayBehaviour(protocols=frozenset({"natpmp"}))),
+    "pcp": Kind(home=CONE, gateway=GatewayBehaviour(protocols=frozenset({"pcp"}))),
     "cgn": Kind(home=CONE, carrier=CONE),
     "cgnsym": Kind(home=CONE, carrier=SYMRAND),
 }
@@ -72,4 +74,6 @@ def behind(internet: Internet, kind: str, name: str | None = None) -> Host:
         lan = CARRIER_LAN.format(len(internet.routers) % 64)
         carrier = internet.router(f"{name}-carrier", what.carrier, lan=lan)
     home = internet.router(f"{name}-home", what.home, blocks=what.blocks, behind=carrier)
+    if what.gateway is not None:
+        open_gateway(internet, home, what.gateway)
     return internet.host(name, router=home)

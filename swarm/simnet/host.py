@@ -1,6 +1,6 @@
 """A host of the simulated internet; it *is* a `swarm.net.network.Network`, so a whole node runs on it unchanged.
 
-Addresses, interfaces, routes and names are here; sockets are in `udp` and `tcp`.  The loopback interface is
+Addresses, interfaces, routes and names are here; sockets are in `udp` and `stream`.  The loopback interface is
 always there.
 Not simulated: link-local addresses, IPv6 temporary addresses, thread-based look-ups.
 """
@@ -20,7 +20,7 @@ from swarm.simnet.packet import Packet, TcpSegment, is_loopback, is_multicast, i
 from swarm.simnet.ports import os_error
 from swarm.simnet.stream import SimListener, SimStream
 from swarm.simnet.switch import Port, Switch
-from swarm.simnet.tcp import TcpStack
+from swarm.simnet.tcpstack import TcpStack
 from swarm.simnet.udp import SimDatagramSocket, UdpStack
 
 if TYPE_CHECKING:
@@ -105,11 +105,11 @@ class Host:
         for name, port, addresses in self.attachments:
             if not port.up.up:
                 continue
-            router = port.switch.router_address
+            routers = port.switch.router_addresses
             ipv4 = next((host for host in addresses if ":" not in host), None)
-            if router is not None and router != ipv4:
-                found.append(Gateway(router, name))
-            elif router is None and ipv4 is not None:
+            if routers:
+                found += [Gateway(router, name) for router in routers if router not in addresses]
+            elif ipv4 is not None:
                 found.append(Gateway(f"{ipv4.rpartition('.')[0]}.1", name))
         return found
 

@@ -223,6 +223,15 @@ class Nat:
         ports = [port for (name, port), f in self._forwards.items() if name == protocol and f.internal == internal]
         return [port for port in ports if self.forward_at(protocol, port, now) is not None]
 
+    def forwards_at(self, protocol: str, host: str, now: float) -> list[int]:
+        """The external ports that are forwarded to any port of an inside host."""
+        ports = [port for (name, port), f in self._forwards.items() if name == protocol and f.internal.host == host]
+        return [port for port in ports if self.forward_at(protocol, port, now) is not None]
+
+    def forward_count(self, now: float) -> int:
+        """How many ports are open on purpose."""
+        return sum(forward.expires > now for forward in self._forwards.values())
+
     def free_external_port(self, protocol: str, now: float) -> int | None:
         """A random external port that nobody has."""
         return self._search(self._dice.randint(FIRST_PORT, LAST_PORT), 1, lambda port: self._free(protocol, port, now))
@@ -323,6 +332,12 @@ class Firewall:
     def add_pinhole(self, protocol: str, inside: Endpoint, now: float, *, lifetime: float = NEVER) -> None:
         """Let anyone send to ``inside``, or renew that."""
         self._pinholes[protocol, inside] = now + lifetime
+
+    def has_pinhole(self, protocol: str, inside: Endpoint, now: float) -> bool:
+        return self._pinholes.get((protocol, inside), 0.0) > now
+
+    def pinhole_count(self, now: float) -> int:
+        return sum(expires > now for expires in self._pinholes.values())
 
     def remove_pinhole(self, protocol: str, inside: Endpoint) -> bool:
         """Close it; False if it was not open."""

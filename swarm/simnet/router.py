@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import trio
+
 from swarm.simnet.host import Host
 from swarm.simnet.link import Link
 from swarm.simnet.nat import Firewall, FirewallBehaviour, Nat, NatBehaviour
 from swarm.simnet.packet import Packet, TcpSegment
 from swarm.simnet.switch import Switch
-from swarm.simnet.tcp import reset_for
+from swarm.simnet.tcpstack import reset_for
 
 if TYPE_CHECKING:
     from swarm.simnet.internet import Internet
@@ -51,11 +53,13 @@ class Router:
         self.port = internet.port(parent, f"{name}/wan", link, down)
         self.port.receive = self._from_wan
         parent.add_route(wan, self.port)
+        self._own_addresses = {lan}
         self.lan = Switch(internet, f"{name}/lan", uplink=self._from_lan, announce=self._announce)
-        self.lan.router_address = lan
+        self.lan.router_addresses.append(lan)
         self.inside = Host(internet, name)
         self.inside.attach(self.lan, lan)
         self._lan_addresses = 1
+        self._rebooted = trio.Event()
 
     def free_lan_address(self) -> str:
         """An IPv4 address that nobody has: of the LAN's /24, or a public one where nothing is translated."""
@@ -64,12 +68,24 @@ class Router:
         self._lan_addresses += 1
         return f"{self.inside.ipv4.rpartition('.')[0]}.{self._lan_addresses}"
 
+    def add_lan_ipv6(self, host: str) -> None:
+        """Give the router an IPv6 address inside, as which it is its hosts' gateway."""
+        self._own_addresses.add(host)
+        self.inside.add_address(host)
+        self.lan.router_addresses.append(host)
+
     def reboot(self) -> None:
         """Forget every mapping, permission, forward and pinhole."""
         self.booted = self.internet.now
         for table in (self.nat, self.firewall):
             if table is not None:
                 table.forget_mappings()
+        self._rebooted.set()
+        self._rebooted = trio.Event()
+
+    async def wait_reboot(self) -> None:
+        """Block until the router starts anew."""
+        await self._rebooted.wait()
 
     def change_wan(self, wan: str) -> None:
         """Get another address outside, as after a reconnect: all mappings are gone."""
@@ -141,7 +157,7 @@ class Router:
 
     def _announce(self, host: str, present: bool) -> None:
         """Tell the parent about an inside address that is reachable from there: one that is not translated."""
-        if host == self.lan.router_address or (self.nat is not None and ":" not in host):
+        if host in self._own_addresses or (self.nat is not None and ":" not in host):
             return
         if present:
             self.parent.add_route(host, self.port)

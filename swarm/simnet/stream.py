@@ -15,7 +15,8 @@ import trio
 
 from swarm.endpoint import Endpoint
 from swarm.net.network import Buffer, Listener, ReceivesInto, SendsVectored, Stream
-from swarm.simnet.tcp import RUN, Connection, State, TcpStack
+from swarm.simnet.tcp import RUN, Connection, State
+from swarm.simnet.tcpstack import TcpStack
 
 BACKLOG = 128  # connections that wait to be accepted
 RECEIVE_SIZE = 64 << 10  # bytes, when the caller does not say

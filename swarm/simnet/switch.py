@@ -65,7 +65,7 @@ class Switch:
         self.name = name
         self.hops = hops
         self.ports: list[Port] = []
-        self.router_address: str | None = None
+        self.router_addresses: list[str] = []
         self._uplink = uplink
         self._announce = announce
         self._routes: dict[str, Port] = {}
@@ -83,6 +83,10 @@ class Switch:
             del self._routes[host]
             if self._announce is not None:
                 self._announce(host, False)
+
+    def same_port(self, one: str, other: str) -> bool:
+        """Whether two addresses are known here, at one port."""
+        return one in self._routes and self._routes[one] is self._routes.get(other)
 
     def default_link(self) -> Link:
         """What links here are like that do not say: a drawn delay on the core, much less on a LAN."""
