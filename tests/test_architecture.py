@@ -35,6 +35,7 @@ FLOORS: dict[str, int] = {
     "swarm.torrent.duplicates": 3,
     "swarm.torrent.torrent": 4,
     "swarm.net": 2,
+    "swarm.source": 3,
     "swarm.simnet": 2,
     "swarm.peer": 3,
     "swarm.connect": 3,

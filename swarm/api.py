@@ -1,0 +1,97 @@
+"""Downloading from Python in one call.  Prints nothing, reads no environment, handles no signals.
+
+    await swarm.download("ubuntu.torrent", "downloads")           # in trio
+    swarm.download_sync("ubuntu.torrent", "downloads")            # anywhere else
+
+For more than one torrent, for seeding and for statistics use `swarm.open_node`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+
+import trio
+
+from swarm.config import Config
+from swarm.endpoint import Endpoint
+from swarm.events import Event
+from swarm.net.network import Network
+from swarm.net.real import RealNetwork
+from swarm.node import Node, lone_exception, open_node
+from swarm.source import load_source, metainfo_of
+from swarm.torrent.metainfo import Metainfo
+
+EVENTS_WAITING = 10_000
+"""Events that may wait for ``on_event``; what comes beyond is counted, not kept."""
+
+Source = str | os.PathLike[str] | Metainfo
+
+
+async def download(
+    source: Source,
+    directory: str | os.PathLike[str] = ".",
+    *,
+    config: Config | None = None,
+    select: Collection[int] | None = None,
+    peers: Iterable[Endpoint] = (),
+    on_event: Callable[[Event], object] | None = None,
+    network: Network | None = None,
+) -> Path:
+    """Fetch one torrent and return the path of what was fetched, ``directory``/name, complete and verified.
+
+    ``source`` is a path, an http(s) URL, or a parsed `swarm.Torrent`.  What is in ``directory`` already is verified and
+    kept.  ``config`` is the node's; with its ``state_directory`` set, a later call need not hash everything again.
+    ``select`` are indices of files, None for all; ``peers`` are asked at once.  ``on_event`` is called for every event,
+    in order.
+
+    Waits for as long as it takes: use `trio.move_on_after`.  Cancelled, it saves and leaves within three seconds, and
+    the next call goes on from there.  Raises the errors under `swarm.SwarmError`.
+    """
+    network = network or RealNetwork()
+    metainfo = source if isinstance(source, Metainfo) else metainfo_of(source, await load_source(source, network))
+    try:
+        async with open_node(config, network=network) as node, trio.open_nursery() as nursery:
+            if on_event is not None:
+                await nursery.start(_pass_on, node, on_event)
+            torrent = node.add(metainfo, Path(directory), select=select, peers=peers)
+            await torrent.wait_complete()
+            nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise lone_exception(group) from None
+    return Path(directory) / metainfo.name
+
+
+def download_sync(
+    source: Source,
+    directory: str | os.PathLike[str] = ".",
+    *,
+    config: Config | None = None,
+    select: Collection[int] | None = None,
+    peers: Iterable[Endpoint] = (),
+    on_event: Callable[[Event], object] | None = None,
+    timeout: float | None = None,
+) -> Path:
+    """`download` in a trio run of its own, for programs without trio; not to be called inside one.
+
+    ``timeout`` is in seconds: then TimeoutError, and a later call goes on from there.
+    """
+
+    async def run() -> Path:
+        with trio.fail_after(float("inf") if timeout is None else timeout):
+            return await download(source, directory, config=config, select=select, peers=peers, on_event=on_event)
+
+    try:
+        return trio.run(run)
+    except trio.TooSlowError:
+        raise TimeoutError(f"the download did not finish within {timeout} seconds") from None
+
+
+async def _pass_on(
+    node: Node, on_event: Callable[[Event], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    async with node.events(EVENTS_WAITING) as events:
+        task_status.started()
+        async for _, event in events:
+            on_event(event)

@@ -1,0 +1,241 @@
+"""The options of every command (shared interface "Commands"), and the errors of whoever mistypes them.
+
+Loads argparse and nothing heavy: the module of a command is imported when it runs.  Each command has a parser of its
+own, built when it is asked for; options and positionals mix freely that way, and `swarm.cli.completion` reads the same
+parsers.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from swarm.cli.commands import Command, examples_text, suggestion
+from swarm.cli.settings import SETTINGS, Setting, parse_host_port
+from swarm.cli.units import parse_duration, parse_ratio, parse_selection, parse_size, printable
+from swarm.errors import UsageError
+
+MAX_HELP_WIDTH = 100  # columns; wider is not read well
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that raises UsageError with one sentence, and suggests."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+    def flag(self, group: argparse._ActionsContainer, *names: str, help: str) -> None:
+        group.add_argument(*names, action="store_true", help=help)
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The options; UsageError for what is unknown, missing or cannot be."""
+        namespace, unknown = self.parse_known_intermixed_args(arguments)
+        for word in unknown:
+            options = [option for option in self._option_string_actions if option.startswith("--")]
+            name = word.partition("=")[0]
+            raise UsageError(f"unknown option {printable(name)!r}{suggestion(name, options)}")
+        return namespace
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Options in one column, with their metavar said once: ``-o, --output DIR``."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=help_width())
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        return f"{', '.join(action.option_strings)} {self._format_args(action, action.dest.upper())}"
+
+
+def help_width() -> int:
+    import shutil
+
+    return max(40, min(MAX_HELP_WIDTH, shutil.get_terminal_size().columns) - 2)
+
+
+def build(command: Command) -> Parser:
+    """The parser of one command."""
+    parser = Parser(
+        prog=f"swarm {command.name}",
+        usage=f"swarm {command.usage}",
+        description=command.summary,
+        epilog=examples_text(command.examples),
+        formatter_class=_Help,
+        allow_abbrev=False,
+        add_help=False,
+        argument_default=None,
+    )
+    _DECLARE[command.name](parser)
+    general = parser.add_argument_group("general options")
+    parser.flag(general, "-v", "--verbose", help="say more: events as they happen, and the traceback of an error")
+    general.add_argument("-h", "--help", action="help", help="show this and leave")
+    return parser
+
+
+def _type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """argparse shows the sentence of an ArgumentTypeError only."""
+
+    def parsed(text: str) -> object:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(printable(str(error))) from None
+
+    return parsed
+
+
+def _add_setting(group: argparse._ActionsContainer, setting: Setting) -> None:
+    shown = setting.help + ("; may be repeated" if setting.kind == "list" else "")
+    if setting.name in HIDDEN:
+        shown = argparse.SUPPRESS
+    names = [setting.short, setting.option] if setting.short else [setting.option]
+    if setting.kind == "switch":
+        value = setting.default is not True
+        group.add_argument(*names, dest=setting.attribute, action="store_const", const=value, help=shown)
+        return
+    group.add_argument(
+        *names,
+        dest=setting.attribute,
+        metavar=setting.metavar,
+        type=_type(setting.parse),
+        action="append" if setting.kind == "list" else "store",
+        help=shown,
+    )
+
+
+def _setting(group: argparse._ActionsContainer, name: str) -> None:
+    _add_setting(group, next(setting for setting in SETTINGS if setting.name == name))
+
+
+def _network(parser: Parser) -> None:
+    group = parser.add_argument_group("network options")
+    for setting in SETTINGS:
+        if setting.name == "announce-port":
+            group.add_argument(
+                "--peer",
+                dest="peers",
+                metavar="HOST:PORT",
+                type=_type(parse_host_port),
+                action="append",
+                default=[],
+                help="a peer to ask at once; may be repeated",
+            )
+        if setting.network:
+            _add_setting(group, setting)
+    group.add_argument("--stats", metavar="FILE", help=argparse.SUPPRESS)
+
+
+def _output_of_a_run(parser: Parser) -> None:
+    group = parser.add_argument_group("what is shown")
+    parser.flag(group, "--json", help="write events to standard output, one JSON object a line")
+    parser.flag(group, "-q", "--quiet", help="show errors only")
+
+
+def _download(parser: Parser) -> None:
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=SOURCE_HELP)
+    group = parser.add_argument_group("what is fetched, and until when")
+    _setting(group, "output")
+    group.add_argument(
+        "--select",
+        metavar="1,3-5",
+        type=_type(parse_selection),
+        help="only the files of these numbers, as 'swarm show' lists them",
+    )
+    seeding = group.add_mutually_exclusive_group()
+    parser.flag(seeding, "--seed", help="go on sharing when everything is there")
+    seeding.add_argument(
+        "--seed-ratio",
+        metavar="R",
+        type=_type(parse_ratio),
+        help="go on until R times the size has been given back",
+    )
+    seeding.add_argument("--seed-time", metavar="T", type=_type(parse_duration), help="go on for so long")
+    _setting(group, "timeout")
+    _network(parser)
+    _output_of_a_run(parser)
+
+
+def _seed(parser: Parser) -> None:
+    parser.add_argument("sources", metavar="TORRENT", nargs="+", help="a .torrent file, its URL, or - for stdin")
+    group = parser.add_argument_group("what is shared, and until when")
+    _setting(group, "output")
+    _setting(group, "timeout")
+    _network(parser)
+    _output_of_a_run(parser)
+
+
+def _create(parser: Parser) -> None:
+    parser.add_argument("path", metavar="PATH", type=Path, help="the file or directory to share")
+    group = parser.add_argument_group("the torrent")
+    group.add_argument("-o", "--output", metavar="FILE", required=True, help="the .torrent file to write; - is stdout")
+    parser.flag(group, "--force", help="overwrite FILE if it exists")
+    group.add_argument(
+        "--tracker",
+        dest="trackers",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="announce URL; may be repeated, the first is tried first",
+    )
+    parser.flag(group, "--private", help="peers come from the trackers and nowhere else (BEP 27)")
+    group.add_argument(
+        "--piece-length",
+        metavar="N",
+        type=_type(parse_size),
+        help="a power of two, as in 262144, 256KiB or 1MiB; chosen by size without",
+    )
+    group.add_argument(
+        "--web-seed",
+        dest="web_seeds",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="where the data can be had by HTTP (BEP 19); may be repeated",
+    )
+    group.add_argument("--comment", metavar="TEXT", help="a sentence for people")
+    parser.flag(group, "-q", "--quiet", help="show errors only")
+
+
+def _show(parser: Parser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
+    parser.flag(parser, "--json", help="one JSON object instead of a table")
+
+
+def _magnet(parser: Parser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help=SOURCE_HELP)
+
+
+def _verify(parser: Parser) -> None:
+    parser.add_argument("source", metavar="TORRENT", help="a .torrent file, its URL, or - for stdin")
+    group = parser.add_argument_group("what is verified")
+    _setting(group, "output")
+    parser.flag(group, "-q", "--quiet", help="say it by the exit code alone")
+
+
+def _demo(parser: Parser) -> None:
+    pass
+
+
+def _completion(parser: Parser) -> None:
+    parser.add_argument("shell", metavar="bash|zsh|fish", choices=("bash", "zsh", "fish"), help="for which shell")
+
+
+SOURCE_HELP = "a .torrent file, its http(s) URL, a magnet link, an info-hash in 40 hex digits, or - for stdin"
+
+HIDDEN = ("dht-bootstrap", "stun", "turn", "relay-serve")
+"""Settings that ask for what is not built yet: understood, to be refused in a sentence, but not advertised."""
+
+_DECLARE: dict[str, Callable[[Parser], None]] = {
+    "download": _download,
+    "seed": _seed,
+    "create": _create,
+    "show": _show,
+    "magnet": _magnet,
+    "verify": _verify,
+    "demo": _demo,
+    "completion": _completion,
+}

@@ -1,0 +1,360 @@
+"""What the node is told, from four places: command line, then ``SWARM_*``, then config.toml, then defaults.
+
+One table, `SETTINGS`, says of each setting what it is called in each place and how its value is read; the parser takes
+its options from it.  `$XDG_CONFIG_HOME/swarm/config.toml` holds the settings by name, without tables:
+
+    port = 51413
+    upload-rate = "2M"
+    lsd = false
+
+A key nobody knows and a value that cannot be are errors; an environment variable nobody knows is not ours.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from swarm.cli.commands import suggestion
+from swarm.cli.units import parse_boolean, parse_duration, parse_outside_port, parse_port, parse_rate, printable
+from swarm.errors import UsageError
+
+if TYPE_CHECKING:
+    from swarm.config import Config
+
+Environment = Mapping[str, str]
+Kind = Literal["value", "switch", "list"]
+
+
+class Setting(NamedTuple):
+    """One thing that can be set; ``name`` is the key of the file and, after ``--``, the option."""
+
+    name: str
+    kind: Kind
+    parse: Callable[[str], Any]
+    """From text; ValueError with a sentence."""
+
+    default: Any
+    help: str
+    metavar: str | None = None
+    short: str | None = None
+    choices: tuple[str, ...] | None = None
+    asks_for: str | None = None
+    """What it asks for, when that is not built yet; ``unless`` is the value that does not ask for it."""
+
+    unless: tuple[Any, ...] = ()
+    network: bool = True
+    """Whether it belongs to the network options of the commands that run a node."""
+
+    @property
+    def attribute(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return f"SWARM_{self.attribute.upper()}"
+
+    @property
+    def option(self) -> str:
+        """The long option; a switch that is on by itself is switched off by its option."""
+        return f"--no-{self.name}" if self.kind == "switch" and self.default is True else f"--{self.name}"
+
+
+def _text(text: str) -> str:
+    if not text.strip():
+        raise ValueError("nothing is given")
+    return text.strip()
+
+
+def parse_host_port(text: str) -> str:
+    """``HOST:PORT``, as it stands."""
+    from swarm.endpoint import split_host_port
+
+    split_host_port(text)
+    return text
+
+
+def _encryption(text: str) -> str:
+    if text not in ENCRYPTION:
+        raise ValueError(f"{text!r} is not one of {', '.join(ENCRYPTION)}")
+    return text
+
+
+ENCRYPTION = ("prefer", "require", "off")
+
+
+def _switch(name: str, help_text: str) -> Setting:
+    return Setting(name=name, kind="switch", parse=parse_boolean, default=True, help=help_text)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        name="port",
+        kind="value",
+        parse=parse_port,
+        default=None,
+        short="-p",
+        metavar="PORT",
+        help="TCP and UDP port; 0 is any, and without this option it is the same one every time",
+    ),
+    Setting(
+        name="bind",
+        kind="value",
+        parse=_text,
+        default=None,
+        metavar="ADDR|IFACE",
+        help="send and receive through this address or interface only, and never around it",
+    ),
+    Setting(
+        name="announce-port",
+        kind="value",
+        parse=parse_outside_port,
+        default=None,
+        metavar="N",
+        help="port that trackers and peers are told, if a manual forward uses another one outside",
+    ),
+    Setting(
+        name="download-rate",
+        kind="value",
+        parse=parse_rate,
+        default=0,
+        short="-d",
+        metavar="RATE",
+        help="at most so many bytes per second, as in 500k, 1.5M or 2G; 0 is unlimited",
+    ),
+    Setting(
+        name="upload-rate",
+        kind="value",
+        parse=parse_rate,
+        default=0,
+        short="-u",
+        metavar="RATE",
+        help="the same for what is sent",
+    ),
+    Setting(
+        name="encryption",
+        kind="value",
+        parse=_encryption,
+        default="prefer",
+        metavar="|".join(ENCRYPTION),
+        choices=ENCRYPTION,
+        help="whether connections to peers are obfuscated (default: prefer)",
+        asks_for="requiring encryption",
+        unless=("prefer", "off"),
+    ),
+    _switch("tcp", "no TCP to peers"),
+    _switch("utp", "no µTP to peers"),
+    _switch("dht", "do not look for peers in the DHT"),
+    _switch("pex", "do not exchange peers with peers"),
+    _switch("lsd", "do not look for peers in the local network"),
+    _switch("mapping", "do not ask the router to open the port"),
+    _switch("punch", "do not punch holes into NATs"),
+    _switch("relay", "do not use relays"),
+    _switch("trackers", "do not ask trackers"),
+    Setting(
+        name="dht-bootstrap",
+        kind="list",
+        parse=parse_host_port,
+        default=(),
+        metavar="HOST:PORT",
+        help="a node to enter the DHT by",
+        asks_for="the DHT",
+        unless=((),),
+    ),
+    Setting(
+        name="stun",
+        kind="list",
+        parse=parse_host_port,
+        default=(),
+        metavar="HOST:PORT",
+        help="a STUN server to learn our outside address from",
+        asks_for="STUN",
+        unless=((),),
+    ),
+    Setting(
+        name="turn",
+        kind="list",
+        parse=_text,
+        default=(),
+        metavar="URI",
+        help="a TURN server to be relayed by",
+        asks_for="TURN",
+        unless=((),),
+    ),
+    Setting(
+        name="relay-serve",
+        kind="switch",
+        parse=parse_boolean,
+        default=False,
+        help="relay for others",
+        asks_for="relaying for others",
+        unless=(False,),
+    ),
+    Setting(
+        name="output",
+        kind="value",
+        parse=lambda text: Path(_text(text)).expanduser(),
+        default=Path("."),
+        short="-o",
+        metavar="DIR",
+        help="where the data is: a torrent called x is DIR/x",
+        network=False,
+    ),
+    Setting(
+        name="timeout",
+        kind="value",
+        parse=parse_duration,
+        default=None,
+        metavar="T",
+        help="give up (exit code 5) when nothing moved for so long, as in 90s, 5m or 2h",
+        network=False,
+    ),
+)
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+class Settings(NamedTuple):
+    """The settled value of every setting, by its name."""
+
+    values: Mapping[str, Any]
+
+    @property
+    def output(self) -> Path:
+        output: Path = self.values["output"]
+        return output
+
+    @property
+    def timeout(self) -> float | None:
+        timeout: float | None = self.values["timeout"]
+        return timeout
+
+    def config(self, state: Path | None) -> Config:
+        """For `swarm.node.open_node`, which keeps its things in ``state``."""
+        from swarm.config import Config
+
+        node = {setting.attribute: self.values[setting.name] for setting in SETTINGS if setting.network}
+        return Config(state_directory=state, **node)
+
+
+def settle(given: Mapping[str, Any], environment: Environment = os.environ) -> Settings:
+    """Settle every setting; ``given`` are the command line's, by attribute, None where an option was not used.
+
+    Raises UsageError for a value that cannot be, wherever it stands, for an unknown key of the configuration file, and
+    for whatever asks for a part that this version does not have.
+    """
+    path = config_path(environment)
+    layers = [
+        _from_command_line(given),
+        _from_environment(environment),
+        _from_file(path),
+        {setting.name: (setting.default, "") for setting in SETTINGS},
+    ]
+    values = {}
+    for setting in SETTINGS:
+        value, origin = next(layer[setting.name] for layer in layers if setting.name in layer)
+        if setting.asks_for is not None and value not in setting.unless:
+            raise UsageError(f"{setting.asks_for} is not in this version, and {origin} asks for it")
+        values[setting.name] = value
+    return Settings(values)
+
+
+def config_path(environment: Environment = os.environ) -> Path:
+    """``$XDG_CONFIG_HOME/swarm/config.toml``."""
+    return _xdg(environment, "XDG_CONFIG_HOME", ".config") / "swarm" / "config.toml"
+
+
+def state_directory(environment: Environment = os.environ) -> Path:
+    """``$XDG_STATE_HOME/swarm``."""
+    return _xdg(environment, "XDG_STATE_HOME", ".local/state") / "swarm"
+
+
+def _xdg(environment: Environment, variable: str, default: str) -> Path:
+    """The base directory specification: what is unset, empty or relative does not count."""
+    given = environment.get(variable, "")
+    if os.path.isabs(given):
+        return Path(given)
+    home = environment.get("HOME") or os.path.expanduser("~")
+    return Path(home) / default
+
+
+_Layer = dict[str, tuple[Any, str]]
+"""Value and origin by name."""
+
+
+def _from_command_line(given: Mapping[str, Any]) -> _Layer:
+    return {
+        setting.name: (tuple(value) if setting.kind == "list" else value, setting.option)
+        for setting in SETTINGS
+        if (value := given.get(setting.attribute)) is not None
+    }
+
+
+def _from_environment(environment: Environment) -> _Layer:
+    layer: _Layer = {}
+    for setting in SETTINGS:
+        text = environment.get(setting.variable)
+        if text:  # empty is unset, as everywhere
+            layer[setting.name] = (_read(setting, text, setting.variable), setting.variable)
+    return layer
+
+
+def _read(setting: Setting, text: str, origin: str) -> object:
+    try:
+        if setting.kind == "list":
+            return tuple(setting.parse(part) for part in text.replace(",", " ").split())
+        return setting.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{origin}: {error}") from None
+
+
+def _from_file(path: Path) -> _Layer:
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    import tomllib
+
+    try:
+        table = tomllib.loads(text.decode())
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not TOML: {error}") from None
+    layer: _Layer = {}
+    for key, value in table.items():
+        name = key.replace("_", "-")
+        if name not in _BY_NAME:
+            raise UsageError(f"{path} has the unknown key {printable(key)!r}{suggestion(name, _BY_NAME)}")
+        origin = f"{key} in {path}"
+        layer[name] = (_from_toml(_BY_NAME[name], value, origin), origin)
+    return layer
+
+
+def _from_toml(setting: Setting, value: object, origin: str) -> object:
+    match setting.kind, value:
+        case "switch", bool():
+            return value
+        case "switch", _:
+            raise UsageError(f"{origin} is true or false, not {value!r}")
+        case "list", list() if all(isinstance(part, str) for part in value):
+            return tuple(_read_one(setting, part, origin) for part in value)
+        case "list", _:
+            raise UsageError(f"{origin} is a list of texts, not {value!r}")
+        case _, bool():
+            raise UsageError(f"{origin} is {setting.metavar}, not {str(value).lower()}")
+        case _, str() | int() | float():
+            return _read_one(setting, str(value), origin)
+        case _:
+            raise UsageError(f"{origin} is {setting.metavar}, not {value!r}")
+
+
+def _read_one(setting: Setting, text: str, origin: str) -> object:
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{origin}: {error}") from None
