@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import random
 import time
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
@@ -34,12 +34,14 @@ from swarm.net.udp_tracker import UdpTracker
 from swarm.net.udp_tracker_service import UdpTrackerService
 from swarm.ratelimit import TokenBucket
 from swarm.state import keep_port, kept_port
+from swarm.torrent.admission import Admission
 from swarm.torrent.disk import Runner, threads
+from swarm.torrent.lent import Lent
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.openfile import FileHandles
 from swarm.torrent.openpiece import PieceMemory
 from swarm.torrent.readcache import ReadCache
-from swarm.torrent.torrent import Lent, Torrent
+from swarm.torrent.torrent import Torrent
 from swarm.wire.handshake import make_peer_id
 
 GOODBYE = 2.5
@@ -67,8 +69,8 @@ class Node:
         self._network = network if config.bind is None else BoundNetwork(network, config.bind)
         self._rng = rng
         self._work = work
-        self._dialer = Dialer(self._network, config, lambda: tuple(self.torrents.values()))
-        self._acceptor = Acceptor(config, self.torrents.get, self.emit)
+        self._dialer = Dialer(self._network, config, self._doors)
+        self._acceptor = Acceptor(config, self._door_of, self.emit)
         self._client = TrackerClient(self._network, {})
         self._announcer = Announcer(self._client, port=self._announced_port, rng=rng, emit=self.emit)
         self._lent = Lent(
@@ -262,6 +264,13 @@ class Node:
         while not network.available():
             await _next_look(network)
         self.emit(NetworkRestored(network.bind))
+
+    def _doors(self) -> Sequence[Admission]:
+        return [torrent.admission for torrent in self.torrents.values()]
+
+    def _door_of(self, info_hash: bytes) -> Admission | None:
+        torrent = self.torrents.get(info_hash)
+        return torrent.admission if torrent is not None else None
 
     def _room(self) -> int:
         """How many more connections the node takes."""

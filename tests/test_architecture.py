@@ -33,6 +33,8 @@ FLOORS: dict[str, int] = {
     "swarm.torrent.keeping": 3,
     "swarm.torrent.exchange": 3,
     "swarm.torrent.duplicates": 3,
+    "swarm.torrent.lent": 4,
+    "swarm.torrent.admission": 4,
     "swarm.torrent.torrent": 4,
     "swarm.net": 2,
     "swarm.source": 3,

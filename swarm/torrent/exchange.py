@@ -29,10 +29,6 @@ from swarm.torrent.picker import Picker
 from swarm.wire.extended import ExtendedHandshake
 from swarm.wire.messages import Block as BlockRange
 
-BOTH_STAND = 1.0
-"""Seconds in which two connections to one peer may both stand where the other end is not ours: clients differ in which
-they close, and closing at once could close both."""
-
 
 class Keeper(Protocol):
     """What the exchange needs of its torrent."""
@@ -107,6 +103,11 @@ class Exchange:
         self.bytes_up += peer.bytes_up
         self.wasted += peer.downloader.wasted
 
+    @property
+    def seeding(self) -> bool:
+        """Whether everything wanted is there."""
+        return not self.picker.wanted_left
+
     def totals(self) -> tuple[int, int]:
         """Payload bytes received and sent by all connections, ended ones included."""
         down = self.bytes_down + sum(peer.bytes_down for peer in self.connections)
@@ -127,7 +128,7 @@ class Exchange:
         """Once a second while there are connections."""
         for peer in tuple(self.connections):
             peer.tick(now, self._config.idle_timeout)
-            if not self.picker.wanted_left and peer.downloader.theirs.complete:
+            if self.seeding and peer.downloader.theirs.complete:
                 peer.close("both-complete")
         if self._choke_due or now >= self._choker.next_deadline:
             self._choke(now)
@@ -139,8 +140,8 @@ class Exchange:
 
     def _choke(self, now: float) -> None:
         self._choke_due = False
-        seeding = not self.picker.wanted_left
-        unchoked = self._choker.decide([_view(peer) for peer in self.connections], now, seeding=seeding)
+        views = [_view(peer) for peer in self.connections]
+        unchoked = self._choker.decide(views, now, seeding=self.seeding)
         for peer in self.connections:
             if peer in unchoked:
                 peer.unchoke()

@@ -7,9 +7,8 @@ peers are reached is `swarm.connect`.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,45 +16,24 @@ from typing import Literal
 import trio
 
 from swarm.bitfield import Bitfield
-from swarm.config import Config
-from swarm.connect.dial import Link
-from swarm.connect.ladder import Failure
-from swarm.discover.trackers import Announcer, TrackerSource, TrackerStatus
+from swarm.discover.trackers import TrackerSource, TrackerStatus
 from swarm.endpoint import Endpoint
 from swarm.errors import StorageError
-from swarm.events import (
-    ConnectionClosed,
-    ConnectionRefused,
-    DialFailed,
-    Emit,
-    PeerBanned,
-    PeerConnected,
-    PeerDiscovered,
-    SourceName,
-    StorageFailed,
-    TorrentAdded,
-    TorrentChecked,
-    TorrentCompleted,
-    Warned,
-)
+from swarm.events import StorageFailed, TorrentAdded, TorrentChecked, TorrentCompleted, Warned
 from swarm.peer import Culprit, Identity, PeerConnection
-from swarm.peerlist import KnownPeer, PeerList
 from swarm.ratelimit import TokenBucket
+from swarm.torrent.admission import Admission
 from swarm.torrent.choker import Choker
-from swarm.torrent.disk import Disk, Runner
-from swarm.torrent.duplicates import follows_our_rule, newcomer_replaces
-from swarm.torrent.exchange import BOTH_STAND, Exchange, Limits
+from swarm.torrent.disk import Disk
+from swarm.torrent.exchange import Exchange, Limits
 from swarm.torrent.keeping import Keeping, Totals
+from swarm.torrent.lent import Lent
 from swarm.torrent.metainfo import Metainfo
-from swarm.torrent.openfile import FileHandles
-from swarm.torrent.openpiece import PieceMemory
 from swarm.torrent.picker import Picker
-from swarm.torrent.readcache import ReadCache
 from swarm.torrent.selection import Selection
 from swarm.torrent.storage import Storage
 from swarm.torrent.uploader import MAX_QUEUED
 from swarm.wire.extended import ExtendedHandshake
-from swarm.wire.handshake import Handshake
 
 FEW_PEERS = 5
 ASK_AGAIN = 60.0
@@ -65,31 +43,6 @@ KEPT_PEERS = 200
 """Peers written into the resume file."""
 
 TorrentState = Literal["checking", "downloading", "seeding", "stopped", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Lent:
-    """What a node lends to each of its torrents."""
-
-    config: Config
-    peer_id: bytes
-    rng: random.Random
-    emit: Emit
-    work: trio.Nursery
-    """Outlives connections and the online life of the node."""
-    runner: Runner
-    handles: FileHandles
-    cache: ReadCache
-    memory: PieceMemory
-    download_limit: TokenBucket
-    upload_limit: TokenBucket
-    announcer: Announcer
-    listening_port: Callable[[], int]
-    """What strangers reach us on, 0 while offline."""
-    wake_dialer: Callable[[], None]
-    wall_clock: Callable[[], float]
-    """Seconds since the epoch, by the clock that stamps files."""
-    resume_directory: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +68,7 @@ class TorrentStatistics:
 class Torrent:
     """One shared download of a node.  Made by `swarm.node.Node.add`, which also starts it.
 
-    Implements what the dialer and the acceptor need (`WantsPeers`, `TakesPeers`), what the exchange needs (`Keeper`)
-    and what trackers are told (`Counters`).
+    Implements what the exchange needs (`Keeper`) and what trackers are told (`Counters`); ``admission`` is its door.
     """
 
     def __init__(
@@ -135,7 +87,7 @@ class Torrent:
         self.directory = directory
         self.state: TorrentState = "stopped"
         self.error: StorageError | None = None
-        self.peers = PeerList(rng=lent.rng)
+        self.admission = Admission(metainfo.info_hash, lent, self._greeting)
         self._lent = lent
         self._config = lent.config
         self._selection = Selection(metainfo, select)
@@ -155,8 +107,6 @@ class Torrent:
         self._checked = trio.Event()
         self._settled = trio.Event()
         self._asked_at = 0.0
-        self._condemned: set[Culprit] = set()
-        self._known: dict[PeerConnection, KnownPeer] = {}
 
     def __repr__(self) -> str:
         return f"<Torrent {self.metainfo.name!r} {self.state}>"
@@ -213,11 +163,16 @@ class Torrent:
         self.state = "downloading" if picker.wanted_left else "seeding"
         if not picker.wanted_left:
             self._settled.set()
-        self.found(self._manual, "manual")
-        self.found(self._keeping.peers, "resume")
+        self.admission.open(self._exchange)
+        self.admission.found(self._manual, "manual")
+        self.admission.found(self._keeping.peers, "resume")
         if self._config.trackers:
             self._trackers = lent.announcer.add(
-                metainfo.trackers, info_hash=self.info_hash, peer_id=lent.peer_id, counters=self, found=self.found
+                metainfo.trackers,
+                info_hash=self.info_hash,
+                peer_id=lent.peer_id,
+                counters=self,
+                found=self.admission.found,
             )
 
     async def stop(self) -> None:
@@ -228,8 +183,7 @@ class Torrent:
         exchange, trackers, self._trackers = self._exchange, self._trackers, None
         if self.state != "failed":
             self.state = "stopped"
-        if exchange is not None:
-            exchange.close("stopped")
+        self.admission.shut("stopped")
         try:
             if trackers is not None:
                 await trackers.stop()
@@ -278,7 +232,7 @@ class Torrent:
             self.storage_failed(error)
 
     async def _save(self, exchange: Exchange, *, clean: bool) -> None:
-        known = tuple(peer.endpoint for peer in self.peers.most_useful(KEPT_PEERS))
+        known = tuple(peer.endpoint for peer in self.admission.peers.most_useful(KEPT_PEERS))
         await self._keeping.save(exchange.have, Totals(*self._totals()), known, clean=clean)
 
     def _warn(self, message: str) -> None:
@@ -301,7 +255,7 @@ class Torrent:
             checked=self._checking[0],
             to_check=self._checking[1],
             peers_by_path=dict(Counter(peer.identity.path for peer in self.connections)),
-            known_peers=len(self.peers),
+            known_peers=len(self.admission.peers),
         )
 
     @property
@@ -316,7 +270,7 @@ class Torrent:
 
     def why(self) -> list[str]:
         """Why nothing, or no more, is arriving: peers, trackers and our port, each in a sentence for the user."""
-        reasons = [f"peers: {self.peers.why()}"] if len(self.peers) else ["no peer is known"]
+        reasons = [f"peers: {self.admission.peers.why()}"] if len(self.admission.peers) else ["no peer is known"]
         if self.connections and self.state == "downloading":
             reasons.append(self._why_connected_peers_send_nothing())
         reasons += [_why_tracker(status) for status in self.tracker_statuses()]
@@ -353,129 +307,6 @@ class Torrent:
         before = self._keeping.before
         return before.downloaded + self.downloaded, before.uploaded + self.uploaded
 
-    # -- peers ------------------------------------------------------------------------------------------------------
-
-    def found(self, endpoints: Iterable[Endpoint], source: SourceName) -> None:
-        """A source names peers."""
-        now = trio.current_time()
-        for endpoint in endpoints:
-            known = len(self.peers)
-            if self.peers.add(endpoint, source, now) is not None and len(self.peers) > known:
-                self._lent.emit(PeerDiscovered(self.info_hash, endpoint, source))
-        self._lent.wake_dialer()
-
-    def next_to_dial(self) -> KnownPeer | None:
-        """Somebody worth an attempt now, marked as being dialled."""
-        if not self.running or len(self.connections) >= self._config.max_peers:
-            return None
-        return self.peers.next_to_dial(trio.current_time(), seeding=self.state == "seeding")
-
-    def our_handshake(self) -> Handshake:
-        return Handshake(self.info_hash, self._lent.peer_id)
-
-    def dial_abandoned(self, peer: KnownPeer) -> None:
-        """The attempt was broken off without a verdict: we went offline."""
-        self.peers.disconnected(peer, trio.current_time())
-
-    def rung_failed(self, peer: KnownPeer, failure: Failure) -> None:
-        self._lent.emit(DialFailed(self.info_hash, failure.endpoint, failure.path, failure.reason, failure.seconds))
-
-    def dial_failed(self, peer: KnownPeer, failures: Sequence[Failure]) -> None:
-        now = trio.current_time()
-        for failure in failures:
-            self.peers.failed(peer, failure.path, failure.reason, now)
-
-    async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:
-        """Admit a handshaken stream and serve it until it ends; a refused one is closed and the reason counted."""
-        identity = Identity(link.stream.remote, link.path, "in" if known is None else "out", theirs)
-        if (reason := self._reason_to_refuse(identity)) is not None:
-            link.stream.abort()
-            self._refused(identity, known, reason)
-            return
-        assert self._exchange is not None
-        peer = PeerConnection(link.stream, identity, self._exchange)
-        await self._serve(peer, self._exchange, known, seconds)
-
-    def _reason_to_refuse(self, identity: Identity) -> str | None:
-        """Why a connection is not admitted; settles duplicates where both ends decide alike."""
-        if self._exchange is None or not self.running:
-            return "not-running"
-        if identity.peer_id == self._lent.peer_id:
-            return "self"
-        if identity.culprit in self._condemned or self.peers.is_banned(identity.endpoint.host):
-            return "banned"
-        rival = self._exchange.rival_of(identity)
-        if rival is not None:
-            if not newcomer_replaces(rival.identity, identity, self._lent.peer_id):
-                if follows_our_rule(identity):
-                    return "duplicate"
-            elif follows_our_rule(identity):
-                rival.close("duplicate")
-        elif len(self._exchange.connections) >= self._config.max_peers:
-            return "full"
-        return None
-
-    def _refused(self, identity: Identity, known: KnownPeer | None, reason: str) -> None:
-        self._lent.emit(ConnectionRefused(identity.endpoint, identity.path, identity.direction, reason, self.info_hash))
-        if known is not None:
-            if reason == "self":
-                self.peers.is_own(known)
-            else:
-                self.peers.failed(known, identity.path, reason, trio.current_time())
-
-    async def _serve(self, peer: PeerConnection, exchange: Exchange, known: KnownPeer | None, seconds: float) -> None:
-        identity = peer.identity
-        rival = exchange.rival_of(identity)
-        if rival is not None:
-            self._lent.work.start_soon(self._settle_duplicates, rival, peer)
-        if known is not None:
-            self.peers.connected(known, identity.path)
-            self._known[peer] = known
-        exchange.joined(peer)
-        self._lent.emit(
-            PeerConnected(self.info_hash, identity.endpoint, identity.path, identity.direction, peer.client, seconds)
-        )
-        peer.start(self._extended_handshake(identity))
-        try:
-            await peer.run()
-        finally:
-            exchange.left(peer)
-            now = trio.current_time()
-            if (known := self._known.pop(peer, None)) is not None:
-                self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up)
-            self._lent.emit(
-                ConnectionClosed(
-                    self.info_hash,
-                    identity.endpoint,
-                    identity.path,
-                    identity.direction,
-                    peer.client,
-                    peer.reason,
-                    peer.bytes_down,
-                    peer.bytes_up,
-                    now - peer.connected_at,
-                )
-            )
-            self._lent.wake_dialer()
-
-    async def _settle_duplicates(self, old: PeerConnection, new: PeerConnection) -> None:
-        """The other end is not ours and may close either: close the loser only if both still stand after a second."""
-        await trio.sleep(BOTH_STAND)
-        if not old.closing and not new.closing:
-            loser = old if newcomer_replaces(old.identity, new.identity, self._lent.peer_id) else new
-            loser.close("duplicate")
-
-    def _extended_handshake(self, identity: Identity) -> ExtendedHandshake:
-        port = self._lent.listening_port()
-        return ExtendedHandshake(
-            v=self._config.client_name,
-            p=port or None,
-            reqq=MAX_QUEUED,
-            yourip=identity.endpoint.host.partition("%")[0],
-            metadata_size=len(self.metainfo.info_bytes),
-            upload_only=True if self.state == "seeding" else None,
-        )
-
     # -- what the exchange reports ----------------------------------------------------------------------------------
 
     def piece_stored(self, index: int) -> None:
@@ -495,27 +326,27 @@ class Torrent:
             return
         self.state = "failed"
         self.error = error
-        if self._exchange is not None:
-            self._exchange.close("storage-failed")
+        self.admission.shut("storage-failed")
         self._lent.emit(StorageFailed(self.info_hash, str(error)))
         self._settled.set()
 
     def condemned(self, culprit: Culprit) -> None:
-        if culprit.peer_id is None:
-            self.peers.ban(culprit.host)
-        self._condemned.add(culprit)
-        self._lent.emit(PeerBanned(self.info_hash, Endpoint(culprit.host, 0), "bad-data"))
+        self.admission.condemned(culprit)
 
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
-        """An inbound peer says where it listens: that is who we need not dial now, and can when this one is lost."""
-        identity = peer.identity
-        if peer in self._known or not theirs.p or not 0 < theirs.p < 65536:
-            return
-        listens = Endpoint(identity.endpoint.host, theirs.p)
-        known = self.peers.add(listens, "incoming", trio.current_time(), peer_id=identity.peer_id)
-        if known is not None:
-            self.peers.connected(known, identity.path, inbound=True)
-            self._known[peer] = known
+        if theirs.p and peer.identity.direction == "in":
+            self.admission.listens_at(peer, theirs.p)
+
+    def _greeting(self, identity: Identity) -> ExtendedHandshake:
+        """Our extension handshake (BEP 10) for one peer."""
+        return ExtendedHandshake(
+            v=self._config.client_name,
+            p=self._lent.listening_port() or None,
+            reqq=MAX_QUEUED,
+            yourip=identity.endpoint.host.partition("%")[0],
+            metadata_size=len(self.metainfo.info_bytes),
+            upload_only=True if self.state == "seeding" else None,
+        )
 
 
 def _why_tracker(status: TrackerStatus) -> str:

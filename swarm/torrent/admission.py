@@ -1,0 +1,203 @@
+"""Who takes part in one torrent: the peers we know, whom to dial, whom to let in, and which of two connections stays.
+
+Between `swarm.connect`, which brings handshaken streams, and `swarm.torrent.exchange`, in which admitted ones trade.
+How a peer is reached is the ladder's business; where peers come from that of `swarm.discover`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import trio
+
+from swarm.connect.dial import Link
+from swarm.connect.ladder import Failure
+from swarm.endpoint import Endpoint
+from swarm.events import (
+    ConnectionClosed,
+    ConnectionRefused,
+    DialFailed,
+    PeerBanned,
+    PeerConnected,
+    PeerDiscovered,
+    SourceName,
+)
+from swarm.peer import Culprit, Identity, PeerConnection
+from swarm.peerlist import KnownPeer, PeerList
+from swarm.torrent.duplicates import follows_our_rule, newcomer_replaces
+from swarm.torrent.exchange import Exchange
+from swarm.torrent.lent import Lent
+from swarm.wire.extended import ExtendedHandshake
+from swarm.wire.handshake import Handshake
+
+BOTH_STAND = 1.0
+"""Seconds in which two connections to one peer may both stand where the other end is not ours: clients differ in which
+they close, and closing at once could close both."""
+
+
+class Admission:
+    """The door of one torrent; implements what the dialer (`WantsPeers`) and the acceptor (`TakesPeers`) need.
+
+    Nobody is dialled or let in before `open` and after `shut`.  ``greeting`` makes our extension handshake.
+    """
+
+    def __init__(self, info_hash: bytes, lent: Lent, greeting: Callable[[Identity], ExtendedHandshake]) -> None:
+        self.peers = PeerList(rng=lent.rng)
+        self._info_hash = info_hash
+        self._lent = lent
+        self._greeting = greeting
+        self._exchange: Exchange | None = None
+        self._condemned: set[Culprit] = set()
+        self._known: dict[PeerConnection, KnownPeer] = {}
+
+    def open(self, exchange: Exchange) -> None:
+        """Let peers into the exchange from now on."""
+        self._exchange = exchange
+
+    def shut(self, reason: str) -> None:
+        """Let nobody in any more, and end the connections that stand."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.close(reason)
+
+    def found(self, endpoints: Iterable[Endpoint], source: SourceName) -> None:
+        """A source names peers."""
+        now = trio.current_time()
+        for endpoint in endpoints:
+            known = len(self.peers)
+            if self.peers.add(endpoint, source, now) is not None and len(self.peers) > known:
+                self._lent.emit(PeerDiscovered(self._info_hash, endpoint, source))
+        self._lent.wake_dialer()
+
+    def condemned(self, culprit: Culprit) -> None:
+        """Somebody is proved to have sent bad data."""
+        if culprit.peer_id is None:
+            self.peers.ban(culprit.host)
+        self._condemned.add(culprit)
+        self._lent.emit(PeerBanned(self._info_hash, Endpoint(culprit.host, 0), "bad-data"))
+
+    def listens_at(self, peer: PeerConnection, port: int) -> None:
+        """An inbound peer says where it listens: whom we need not dial now, and can when this connection is lost."""
+        identity = peer.identity
+        if peer in self._known or not 0 < port < 65536:
+            return
+        listens = Endpoint(identity.endpoint.host, port)
+        known = self.peers.add(listens, "incoming", trio.current_time(), peer_id=identity.peer_id)
+        if known is not None:
+            self.peers.connected(known, identity.path, inbound=True)
+            self._known[peer] = known
+
+    # -- for the dialer and the acceptor ----------------------------------------------------------------------------
+
+    def our_handshake(self) -> Handshake:
+        return Handshake(self._info_hash, self._lent.peer_id)
+
+    def next_to_dial(self) -> KnownPeer | None:
+        """Somebody worth an attempt now, marked as being dialled."""
+        exchange = self._exchange
+        if exchange is None or len(exchange.connections) >= self._lent.config.max_peers:
+            return None
+        return self.peers.next_to_dial(trio.current_time(), seeding=exchange.seeding)
+
+    def dial_abandoned(self, peer: KnownPeer) -> None:
+        """The attempt was broken off without a verdict: we went offline."""
+        self.peers.disconnected(peer, trio.current_time())
+
+    def rung_failed(self, peer: KnownPeer, failure: Failure) -> None:
+        self._lent.emit(DialFailed(self._info_hash, failure.endpoint, failure.path, failure.reason, failure.seconds))
+
+    def dial_failed(self, peer: KnownPeer, failures: Sequence[Failure]) -> None:
+        now = trio.current_time()
+        for failure in failures:
+            self.peers.failed(peer, failure.path, failure.reason, now)
+
+    async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:
+        """Admit a handshaken stream and serve it until it ends; a refused one is closed and the reason counted."""
+        identity = Identity(link.stream.remote, link.path, "in" if known is None else "out", theirs)
+        exchange = self._exchange
+        reason = self._reason_to_refuse(identity, exchange)
+        if reason is not None or exchange is None:
+            link.stream.abort()
+            self._refused(identity, known, reason or "not-running")
+        else:
+            await self._serve(PeerConnection(link.stream, identity, exchange), exchange, known, seconds)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _reason_to_refuse(self, identity: Identity, exchange: Exchange | None) -> str | None:
+        """Why a connection is not admitted; settles duplicates where both ends decide alike."""
+        if exchange is None:
+            return "not-running"
+        if identity.peer_id == self._lent.peer_id:
+            return "self"
+        if identity.culprit in self._condemned or self.peers.is_banned(identity.endpoint.host):
+            return "banned"
+        rival = exchange.rival_of(identity)
+        if rival is not None:
+            return self._settle_with_ours(rival, identity)
+        if len(exchange.connections) >= self._lent.config.max_peers:
+            return "full"
+        return None
+
+    def _settle_with_ours(self, rival: PeerConnection, newcomer: Identity) -> str | None:
+        """Where the other end decides by our rule, the loser goes at once; else both stand for a second."""
+        if not follows_our_rule(newcomer):
+            return None
+        if not newcomer_replaces(rival.identity, newcomer, self._lent.peer_id):
+            return "duplicate"
+        rival.close("duplicate")
+        return None
+
+    def _refused(self, identity: Identity, known: KnownPeer | None, reason: str) -> None:
+        self._lent.emit(
+            ConnectionRefused(identity.endpoint, identity.path, identity.direction, reason, self._info_hash)
+        )
+        if known is not None:
+            if reason == "self":
+                self.peers.is_own(known)
+            else:
+                self.peers.failed(known, identity.path, reason, trio.current_time())
+
+    async def _serve(self, peer: PeerConnection, exchange: Exchange, known: KnownPeer | None, seconds: float) -> None:
+        identity = peer.identity
+        if (rival := exchange.rival_of(identity)) is not None:
+            self._lent.work.start_soon(self._settle_duplicates, rival, peer)
+        if known is not None:
+            self.peers.connected(known, identity.path)
+            self._known[peer] = known
+        exchange.joined(peer)
+        self._lent.emit(
+            PeerConnected(self._info_hash, identity.endpoint, identity.path, identity.direction, peer.client, seconds)
+        )
+        peer.start(self._greeting(identity))
+        try:
+            await peer.run()
+        finally:
+            exchange.left(peer)
+            self._closed(peer)
+
+    def _closed(self, peer: PeerConnection) -> None:
+        now, identity = trio.current_time(), peer.identity
+        if (known := self._known.pop(peer, None)) is not None:
+            self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up)
+        self._lent.emit(
+            ConnectionClosed(
+                self._info_hash,
+                identity.endpoint,
+                identity.path,
+                identity.direction,
+                peer.client,
+                peer.reason,
+                peer.bytes_down,
+                peer.bytes_up,
+                now - peer.connected_at,
+            )
+        )
+        self._lent.wake_dialer()
+
+    async def _settle_duplicates(self, old: PeerConnection, new: PeerConnection) -> None:
+        """The other end is not ours and may close either: close the loser only if both still stand after a second."""
+        await trio.sleep(BOTH_STAND)
+        if not old.closing and not new.closing:
+            loser = old if newcomer_replaces(old.identity, new.identity, self._lent.peer_id) else new
+            loser.close("duplicate")
