@@ -22,7 +22,7 @@ MAX_SPARE = 8
 class Block(NamedTuple):
     """``length`` bytes of piece ``index`` from ``begin``: the fields of a BEP 3 request."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # BEP 3's word; hides tuple.index, which nobody needs here
     begin: int
     length: int
 

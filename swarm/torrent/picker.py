@@ -22,6 +22,7 @@ from typing import NamedTuple
 from swarm.bitfield import Bitfield
 from swarm.torrent.availability import Availability, random_member
 from swarm.torrent.openpiece import BLOCK, BLOCK_SHIFT, Block, OpenPiece, PieceMemory, Several
+from swarm.torrent.openpieces import OpenPieces
 
 RANDOM_FIRST = 4
 """Pieces chosen at random at the start: something to trade soon, and not all newcomers after the same rare piece."""
@@ -95,11 +96,10 @@ class Picker:
         self._rng = rng
         self._top = self.availability.top
         self._tiers: tuple[int, ...] = ()
-        self._open: dict[int, OpenPiece] = {}
-        self._unfilled: dict[int, OpenPiece] = {}  # open, with free blocks
-        self._orphans: dict[int, OpenPiece] = {}  # of those, the ones that nobody fills
-        self._filling: dict[Hashable, OpenPiece] = {}
-        self._involved: dict[Hashable, set[int]] = {}  # open pieces of which the peer was asked for blocks
+        self._pieces = OpenPieces(memory)
+        self._open = self._pieces.open
+        self._unfilled = self._pieces.unfilled
+        self._orphans = self._pieces.orphans
         self._missing = self._fresh = 0
         self.set_wanted(Bitfield.full(piece_count))
 
@@ -148,7 +148,9 @@ class Picker:
         missing = self.wanted_left * self.piece_length
         if self.piece_count and self.wants(self.piece_count - 1):
             missing -= self.piece_length - self.piece_size(self.piece_count - 1)
-        return missing - sum(self._bytes_there(piece) for piece in self._open.values() if self.wants(piece.index))
+        return missing - sum(
+            self._pieces.bytes_there(piece) for piece in self._open.values() if self.wants(piece.index)
+        )
 
     @property
     def open_pieces(self) -> int:
@@ -195,17 +197,17 @@ class Picker:
         if allowed_fast is not None:
             self._pick_allowed(peer, theirs, count, allowed_fast, blocks)
             return blocks
-        filling = self._filling.get(peer)
-        if filling is not None and filling.free:
+        filling = self._pieces.filling(peer)
+        if filling is not None:
             if _may_go_on(filling, peer, sharing):
-                self._take(filling, peer, count, blocks)
+                self._pieces.take(filling, peer, count, blocks)
             else:
-                self._orphan_if_filled_by(filling, peer)
+                self._pieces.abandon(filling, peer)
         if self._orphans and len(blocks) < count:
             self._pick_orphans(peer, theirs, count, sharing, blocks)
         if len(blocks) < count and sharing is Sharing.JOIN:
             self._join(peer, theirs, count, blocks, shared_only=True)
-        if len(blocks) < count and self._fresh:
+        if len(blocks) < count and self._fresh and self._may_open():
             self._open_fresh(peer, theirs, count, sharing, suggested, blocks)
         if len(blocks) < count and self._unfilled:
             if sharing is not Sharing.ALONE:
@@ -247,7 +249,8 @@ class Picker:
             buffer = piece.buffer = self.memory.buffer(piece.size)
         buffer[begin : begin + length] = data
         if type(asked) is Several:
-            return self._received_of_several(piece, block, peer)
+            others = self._pieces.arrived_of_several(piece, block, peer)
+            return Received(Arrival.FRESH, not piece.left, others)
         piece.asked[block] = None
         piece.senders[block] = peer
         piece.left -= 1
@@ -266,48 +269,26 @@ class Picker:
         The same peer may be asked for them again: after a reject that no choke explains, take the piece out of what
         is passed as ``theirs``, or the two ends play ping-pong.
         """
-        for index, begin, _ in blocks:
-            piece = self._open.get(index)
-            block = begin >> BLOCK_SHIFT
-            if piece is not None and 0 <= block < piece.blocks and piece.withdraw(block, peer):
-                self._freed(piece, peer)
+        self._pieces.released(peer, blocks)
 
     def released_all(self, peer: Hashable) -> None:
         """The peer will send nothing of what it was asked for: it choked us (without BEP 6) or went away."""
-        for piece in self._involved_pieces(peer):
-            for block in range(piece.blocks):
-                if piece.withdraw(block, peer):
-                    self._freed(piece, peer)
-            self._orphan_if_filled_by(piece, peer)
-        self._involved.pop(peer, None)
-        self._filling.pop(peer, None)
+        self._pieces.released_all(peer)
 
     def expired(self, peer: Hashable) -> None:
         """The peer is late (snubbed): others may be asked for its blocks, but what it still sends is taken.
 
         It is not asked for them again before `released_all`.
         """
-        for piece in self._involved_pieces(peer):
-            for block in range(piece.blocks):
-                if piece.expire(block, peer):
-                    self._freed(piece, peer)
-            self._orphan_if_filled_by(piece, peer)
-        self._filling.pop(peer, None)
+        self._pieces.expired(peer)
 
     def contributors(self, index: int) -> dict[Hashable, list[Block]]:
         """Who sent which blocks of an open piece; empty if the piece is not open."""
-        senders: dict[Hashable, list[Block]] = {}
-        piece = self._open.get(index)
-        if piece is not None:
-            for block, sender in enumerate(piece.senders):
-                if sender is not None:
-                    senders.setdefault(sender, []).append(piece.block(block))
-        return senders
+        return self._pieces.contributors(index)
 
     def piece_verified(self, index: int) -> None:
         """A complete piece is right and written.  Its buffer is the picker's again."""
-        piece = self._complete(index)
-        self._close(piece)
+        self._pieces.close(self._pieces.complete(index))
         self.have.add(index)
         self._missing &= ~(1 << self._top - index)
 
@@ -316,11 +297,11 @@ class Picker:
 
         Ask for `contributors` before.
         """
-        piece = self._complete(index)
-        if not self.wants(index):
-            self._close(piece)
-            return
-        self._restart(piece)
+        piece = self._pieces.complete(index)
+        if self.wants(index):
+            self._pieces.begin_anew(piece)
+        else:
+            self._pieces.close(piece)
 
     # -- the steps of a pick ----------------------------------------------------------------------------------------
 
@@ -334,7 +315,7 @@ class Picker:
             if piece is None and self._is_fresh(index):
                 piece = self._open_piece(index)
             if piece is not None and not piece.alone:
-                self._take(piece, peer, count, blocks)
+                self._pieces.take(piece, peer, count, blocks)
                 if len(blocks) == count:
                     return
 
@@ -345,7 +326,7 @@ class Picker:
         for index, piece in list(self._orphans.items()):
             if data[index >> 3] & 0x80 >> (index & 7) and (sharing is not Sharing.ALONE or piece.askers <= {peer}):
                 piece.alone = sharing is Sharing.ALONE
-                self._take(piece, peer, count, blocks)
+                self._pieces.take(piece, peer, count, blocks)
                 if len(blocks) == count:
                     return
 
@@ -358,7 +339,7 @@ class Picker:
                 and not (piece.alone and self._fresh)
             ):
                 piece.alone = False
-                self._take(piece, peer, count, blocks)
+                self._pieces.take(piece, peer, count, blocks)
                 if len(blocks) == count:
                     return
 
@@ -377,7 +358,7 @@ class Picker:
                 return
             piece.alone = sharing is Sharing.ALONE
             piece.shared = sharing is Sharing.JOIN
-            self._take(piece, peer, count, blocks)
+            self._pieces.take(piece, peer, count, blocks)
             if len(blocks) == count:
                 return
 
@@ -402,9 +383,9 @@ class Picker:
         """Let a suspect begin anew what others left unfinished: nothing else is left for it."""
         for index, piece in list(self._orphans.items()):
             if piece.idle and index in theirs:
-                again = self._restart(piece)
+                again = self._pieces.begin_anew(piece)
                 again.alone = True
-                self._take(again, peer, count, blocks)
+                self._pieces.take(again, peer, count, blocks)
                 return
 
     def _pick_again(self, peer: Hashable, theirs: Bitfield, count: int, blocks: list[Block]) -> None:
@@ -415,9 +396,7 @@ class Picker:
             for piece in pieces:
                 for block in range(piece.blocks):
                     if piece.requests(block) == requests and not piece.asked_of(block, peer):
-                        piece.ask_too(block, peer)
-                        self._involve(peer, piece)
-                        blocks.append(piece.block(block))
+                        blocks.append(self._pieces.take_too(piece, peer, block))
                         if len(blocks) == count:
                             return
 
@@ -426,13 +405,16 @@ class Picker:
     def _is_fresh(self, index: int) -> bool:
         return bool(self._fresh >> self._top - index & 1)
 
+    def _may_open(self) -> bool:
+        """Whether it is worth ranking fresh pieces: each read asks, also while a slow disk keeps the memory full."""
+        memory = self.memory
+        return memory.used + self.piece_length <= memory.limit or not self._open or bool(self._orphans)
+
     def _open_piece(self, index: int) -> OpenPiece | None:
-        size = self.piece_size(index)
-        while not self.memory.reserve(size, force=not self._open):
+        while (piece := self._pieces.begin(index, self.piece_size(index))) is None:
             if not self._evict():
                 return None
         self._fresh &= ~(1 << self._top - index)
-        piece = self._open[index] = self._unfilled[index] = self._orphans[index] = OpenPiece(index, size)
         return piece
 
     def _evict(self) -> bool:
@@ -447,103 +429,12 @@ class Picker:
         late = any(asked is not None for asked in piece.asked)
         return late, self.availability.count(piece.index) > 0, piece.blocks - piece.left
 
-    def _take(self, piece: OpenPiece, peer: Hashable, count: int, blocks: list[Block]) -> None:
-        taken = piece.take(peer, count - len(blocks))
-        if not taken:
-            return
-        blocks += taken
-        self._involve(peer, piece)
-        index = piece.index
-        if piece.free:
-            self._filling[peer] = piece
-            if piece.owner is None:
-                piece.owner = peer
-                self._orphans.pop(index, None)
-            return
-        piece.owner = None
-        del self._unfilled[index]
-        self._orphans.pop(index, None)
-        self._filling.pop(peer, None)
-
-    def _involve(self, peer: Hashable, piece: OpenPiece) -> None:
-        involved = self._involved.get(peer)
-        if involved is None:
-            involved = self._involved[peer] = set()
-        involved.add(piece.index)
-
-    def _involved_pieces(self, peer: Hashable) -> list[OpenPiece]:
-        return [self._open[index] for index in self._involved.get(peer, ())]
-
-    def _freed(self, piece: OpenPiece, peer: Hashable) -> None:
-        self._unfilled[piece.index] = piece
-        if piece.owner is None or piece.owner == peer:
-            self._orphan(piece)
-
-    def _orphan_if_filled_by(self, piece: OpenPiece, peer: Hashable) -> None:
-        if piece.owner == peer:
-            self._orphan(piece)
-
-    def _orphan(self, piece: OpenPiece) -> None:
-        piece.owner = None
-        piece.alone = False
-        self._orphans[piece.index] = piece
-
-    def _received_of_several(self, piece: OpenPiece, block: int, peer: Hashable) -> Received:
-        others = piece.arrived(block, peer)
-        if not piece.free:
-            self._unfilled.pop(piece.index, None)
-            self._orphans.pop(piece.index, None)
-        return Received(Arrival.FRESH, not piece.left, others)
-
-    def _complete(self, index: int) -> OpenPiece:
-        piece = self._open[index]
-        if piece.left:
-            raise ValueError(f"piece {index} lacks {piece.left} blocks")
-        return piece
-
-    def _restart(self, piece: OpenPiece) -> OpenPiece:
-        self._forget_askers(piece)
-        index = piece.index
-        piece.free.clear()  # whoever was filling it must not go on
-        again = self._open[index] = self._unfilled[index] = self._orphans[index] = OpenPiece(index, piece.size)
-        again.buffer = piece.buffer
-        return again
-
     def _drop(self, piece: OpenPiece) -> list[tuple[Hashable, Block]]:
         """Close an unfinished piece; it is fresh again.  Returns the requests that are still on their way."""
-        cancels = [
-            (peer, piece.block(block))
-            for block in range(piece.blocks)
-            for peer in piece.askers
-            if piece.asked_of(block, peer)
-        ]
-        self._close(piece)
+        requests = self._pieces.requests(piece)
+        self._pieces.close(piece)
         self._fresh |= 1 << self._top - piece.index
-        return cancels
-
-    def _close(self, piece: OpenPiece) -> None:
-        self._forget_askers(piece)
-        index = piece.index
-        del self._open[index]
-        self._unfilled.pop(index, None)
-        self._orphans.pop(index, None)
-        self.memory.release(piece.size, piece.buffer)
-        piece.buffer = None
-        piece.free.clear()
-
-    def _forget_askers(self, piece: OpenPiece) -> None:
-        for peer in piece.askers:
-            if self._filling.get(peer) is piece:
-                del self._filling[peer]
-            involved = self._involved.get(peer)
-            if involved is not None:
-                involved.discard(piece.index)
-                if not involved:
-                    del self._involved[peer]
-
-    def _bytes_there(self, piece: OpenPiece) -> int:
-        there = (piece.blocks - piece.left) * BLOCK
-        return there if piece.senders[-1] is None else there - BLOCK + piece.last
+        return requests
 
 
 def _may_go_on(piece: OpenPiece, peer: Hashable, sharing: Sharing) -> bool:

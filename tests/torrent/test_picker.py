@@ -574,6 +574,7 @@ class Script:
                 assert there + max(free, asked) == 1, "a block is in exactly one state"
             assert bool(piece.free) == (piece.index in picker._unfilled)
             assert (piece.index in picker._orphans) == (bool(piece.free) and piece.owner is None)
+            assert piece.owner is None or piece.free
             assert piece.left == piece.blocks - sum(sender is not None for sender in piece.senders)
         for index, blocks in self.there.items():
             assert {block for sent in picker.contributors(index).values() for block in sent} == blocks
@@ -611,8 +612,8 @@ class Script:
                 begin = block * BLOCK
                 length = min(BLOCK, self.picker.piece_size(index) - begin)
                 assert self.fetched[Block(index, begin, length)] == 1 + self.failures[index], "delivered exactly once"
-        assert not self.picker._involved
-        assert not self.picker._filling
+        assert not self.picker._pieces._involved
+        assert not self.picker._pieces._filling
 
 
 def seeds() -> Iterator[int]:
