@@ -23,7 +23,7 @@ from swarm.ratelimit import TokenBucket, grant_all, take_all
 from swarm.torrent.downloader import Copies, Downloader
 from swarm.torrent.picker import Picker
 from swarm.torrent.uploader import Uploader
-from swarm.wire.codec import WireReader
+from swarm.wire.codec import MIN_BUFFER, WireReader
 from swarm.wire.extended import ExtendedHandshake, parse_extended_handshake_untrusted
 from swarm.wire.handshake import Handshake, client_name
 from swarm.wire.messages import (
@@ -51,6 +51,9 @@ from swarm.wire.messages import (
 
 KEEP_ALIVE_AFTER = 110.0
 """Seconds without sending anything; BEP 3 says that two minutes of silence may end the connection."""
+
+SHRINK_AFTER = 2.0
+"""Seconds without receiving anything after which a buffer that had grown is given back."""
 
 MAX_OUTBOX = 1 << 20
 """Bytes of small messages that a peer may leave unread before it is dropped ("slow-reader")."""
@@ -192,15 +195,13 @@ class PeerConnection:
         return self._scope.cancel_called
 
     def tick(self, now: float, idle_timeout: float) -> None:
-        """Once a second: time-outs, snubbing, keep-alive, memory given back."""
+        """Once a second: time-outs, snubbing, keep-alive."""
         self._measure(now)
         if now - self.received_at > idle_timeout:
             self.close("idle")
             return
         if now - self._sent_at > KEEP_ALIVE_AFTER:
             self.send(KeepAlive().encode())
-        if now - self.received_at > 2.0:
-            self._reader.shrink()
         self.send(self.downloader.tick(now))
 
     def _measure(self, now: float) -> None:
@@ -272,7 +273,7 @@ class PeerConnection:
         receive = self._receive_into if isinstance(self._stream, ReceivesInto) else self._receive_some
         while True:
             limits = self._torrent.download_limits
-            count, messages = await receive(grant_all(limits) if limits else 0)
+            count, messages = await self._receive(receive, grant_all(limits) if limits else 0)
             now = self.received_at = trio.current_time()
             self.wire_down += count
             for message in messages:
@@ -281,6 +282,15 @@ class PeerConnection:
             self.send(self.downloader.refill(now))
             if limits and (wait := take_all(limits, count, now)) > 0:
                 await trio.sleep(wait)
+
+    async def _receive(
+        self, receive: Callable[[int], Awaitable[tuple[int, list[Message]]]], limit: int
+    ) -> tuple[int, list[Message]]:
+        """The next read.  While none comes the buffer is given back: by this task, because it is lent to the stream."""
+        while True:
+            with trio.move_on_after(SHRINK_AFTER if self._reader.buffer_size > MIN_BUFFER else math.inf):
+                return await receive(limit)
+            self._reader.shrink()
 
     async def _receive_into(self, limit: int) -> tuple[int, list[Message]]:
         buffer = self._reader.get_buffer()
