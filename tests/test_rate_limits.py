@@ -1,0 +1,95 @@
+"""Rate limits of whole nodes, per node and per torrent: the long-run rate is within 5 % of what was asked for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from swarm.simnet.internet import open_internet
+from swarm.torrent.torrent import Torrent
+from tests.nodes import Sample, endpoints, make_sample, node_on, seeding
+
+SECONDS = 8.0  # of virtual time in which is measured
+LEAD = 2.0  # seconds until everybody is connected and unchoked
+
+
+def sample_for(directory: Path, rate: int) -> Sample:
+    return make_sample(directory / "seed", int(rate * (SECONDS + LEAD) * 1.5), 64 << 10)
+
+
+@asynccontextmanager
+async def leech_of(
+    sample: Sample, directory: Path, seeds: int, limits: dict[str, int], where: str
+) -> AsyncIterator[Torrent]:
+    """A limited leech and ``seeds`` unlimited seeds."""
+    async with open_internet(1) as internet, AsyncExitStack() as stack:
+        hosts = [internet.host(f"seed{number}") for number in range(seeds)]
+        for number, host in enumerate(hosts):
+            await seeding(await stack.enter_async_context(node_on(host, number)), sample)
+        of_node, of_torrent = (limits, {}) if where == "node" else ({}, limits)
+        leech = await stack.enter_async_context(node_on(internet.host("leech"), 99, **of_node))
+        peers = endpoints(*(host.ipv4 for host in hosts))
+        yield leech.node.add(sample.metainfo, directory / "leech", peers=peers, **of_torrent)
+
+
+@asynccontextmanager
+async def seed_for(
+    sample: Sample, directory: Path, leeches: int, limits: dict[str, int], where: str
+) -> AsyncIterator[Torrent]:
+    """A limited seed and ``leeches`` that know nobody but it."""
+    async with open_internet(1) as internet, AsyncExitStack() as stack:
+        of_node, of_torrent = (limits, {}) if where == "node" else ({}, limits)
+        host = internet.host("seed")
+        seeded = await seeding(await stack.enter_async_context(node_on(host, 99, **of_node)), sample, **of_torrent)
+        for number in range(leeches):
+            leech = await stack.enter_async_context(node_on(internet.host(f"leech{number}"), number))
+            leech.node.add(sample.metainfo, directory / f"leech{number}", peers=endpoints(host.ipv4))
+        yield seeded
+
+
+@pytest.mark.parametrize("where", ["node", "torrent"])
+@pytest.mark.parametrize("peers", [1, 4])
+@pytest.mark.parametrize("rate", [30_000, 500_000])
+async def test_download_rate_is_kept(
+    autojump_clock: MockClock, tmp_path: Path, rate: int, peers: int, where: str
+) -> None:
+    async with leech_of(sample_for(tmp_path, rate), tmp_path, peers, {"download_rate": rate}, where) as torrent:
+        await trio.sleep(LEAD)
+        before = torrent.downloaded
+        await trio.sleep(SECONDS)
+        assert len(torrent.connections) == peers
+        assert (torrent.downloaded - before) / SECONDS == pytest.approx(rate, rel=0.05)
+
+
+@pytest.mark.parametrize("where", ["node", "torrent"])
+@pytest.mark.parametrize("peers", [1, 4])
+@pytest.mark.parametrize("rate", [30_000, 500_000])
+async def test_upload_rate_is_kept(
+    autojump_clock: MockClock, tmp_path: Path, rate: int, peers: int, where: str
+) -> None:
+    async with seed_for(sample_for(tmp_path, rate), tmp_path, peers, {"upload_rate": rate}, where) as torrent:
+        await trio.sleep(LEAD)
+        before = torrent.uploaded
+        await trio.sleep(SECONDS)
+        assert len(torrent.connections) == peers
+        assert (torrent.uploaded - before) / SECONDS == pytest.approx(rate, rel=0.05)
+
+
+async def test_the_stricter_of_two_limits_counts(autojump_clock: MockClock, tmp_path: Path) -> None:
+    sample = sample_for(tmp_path, 50_000)
+    async with open_internet(1) as internet:
+        host = internet.host("seed")
+        async with node_on(host, 1) as seed, node_on(internet.host("leech"), 2, download_rate=200_000) as leech:
+            await seeding(seed, sample)
+            torrent = leech.node.add(
+                sample.metainfo, tmp_path / "leech", peers=endpoints(host.ipv4), download_rate=50_000
+            )
+            await trio.sleep(LEAD)
+            before = torrent.downloaded
+            await trio.sleep(SECONDS)
+            assert (torrent.downloaded - before) / SECONDS == pytest.approx(50_000, rel=0.05)
