@@ -68,6 +68,7 @@ class Side:
         self.unsent: dict[Connection, memoryview] = {}
         self.shut_after: set[Connection] = set()
         self.reading = True
+        self.keeping = True  # what was read, in ``received``
         self.sent: list[tuple[float, bytes]] = []  # every datagram, if the pair records
 
     def write(self, connection: Connection, data: bytes, *, shutdown: bool = False) -> None:
@@ -90,7 +91,9 @@ class Side:
         if self.reading:
             store = self.received.setdefault(connection, bytearray())
             while connection.unread:
-                store += connection.receive(1 << 20)
+                data = connection.receive(1 << 20)
+                if self.keeping:
+                    store += data
 
 
 class Pair:
