@@ -65,6 +65,11 @@ class Blame:
             self._suspects.pop(next(iter(senders)), None)
         return liars
 
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is suspected of anything, so that `verified` need not be told."""
+        return not self._records and not self._suspects
+
     def on_parole(self, sender: Hashable) -> bool:
         """Whether the sender is to get whole pieces for itself."""
         return sender in self._suspects

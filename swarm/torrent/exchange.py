@@ -216,7 +216,9 @@ class Exchange:
                 self._stored = trio.Event()
 
     def _verified(self, index: int) -> None:
-        liars = self._blame.verified(index, self._senders(index), self.picker.buffer(index))
+        liars: frozenset[Hashable] = frozenset()
+        if not self._blame.idle:
+            liars = self._blame.verified(index, self._senders(index), self.picker.buffer(index))
         self.picker.piece_verified(index)
         self._emit(PieceVerified(self.metainfo.info_hash, index))
         for peer in self.connections:
