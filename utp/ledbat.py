@@ -13,15 +13,17 @@ from __future__ import annotations
 SLOW_START_EXIT = 0.75  # of the target delay
 # The same when coming back from a slowdown: whoever took the room meanwhile is to give it back, not to keep it.
 RECOVERY_EXIT = 1.5
-RECOVERY_SHARE = 0.7  # of the former window: what is given up is shared out evenly by the gain, as TCP's halving is
+RECOVERY_SHARE = 0.8  # of the former window: what is given up is shared out evenly by the gain, as TCP's halving is
 SLOWDOWN_WINDOW = 2  # packets
 SLOWDOWN_HOLD = 2.0  # round trips at that window
 SLOWDOWN_SPACING = 9.0  # times the last slowdown's duration until the next: a tenth of the time at most
+FIRST_SPACING = 3.0  # after the first one, when a latecomer's base delay is most likely wrong
+DECREASE = 0.25  # of the window per round trip, at twice the target
 MAX_DECREASE = 0.5  # of the window per round trip, whatever the delay
 # Above the target the gain goes on, so that of two flows that see the same delay the smaller one wins ground, but it
 # fades: a flow kept down by a latecomer must shrink to next to nothing, or its own packets stay in the latecomer's
 # base delay for good.  Simulated at 20 Mbit/s and 1 ms: 26/74 after a minute without fading, even shares with it.
-GAIN_FADES = 0.1  # of the target: there the gain has reached 0
+GAIN_FADES = 0.3  # of the target: there the gain has reached 0
 INFINITE = float("inf")
 
 
@@ -29,6 +31,7 @@ class Ledbat:
     """``window`` is what may be in flight, in bytes; ``mss`` may be raised as the path MTU becomes known."""
 
     __slots__ = (
+        "_first_slowdown",
         "_gain",
         "_hold_until",
         "_next_slowdown",
@@ -52,6 +55,7 @@ class Ledbat:
         self.ssthresh = INFINITE
         self.slow_start = True
         self._next_slowdown = INFINITE
+        self._first_slowdown = True
         self._hold_until = 0.0  # while now is before it, a slowdown keeps the window small
         self._slowdown_started = INFINITE  # from its beginning until the window is back
 
@@ -92,7 +96,9 @@ class Ledbat:
             self.window = min(self.window + acked, self.max_window)
             self.slow_start = self.window < min(self.ssthresh, self.max_window)
         if recovering and not self.slow_start:
-            self._next_slowdown = now + SLOWDOWN_SPACING * (now - self._slowdown_started)
+            spacing = FIRST_SPACING if self._first_slowdown else SLOWDOWN_SPACING
+            self._first_slowdown = False
+            self._next_slowdown = now + spacing * (now - self._slowdown_started)
             self._slowdown_started = INFINITE
 
     def _on_ack_in_avoidance(self, acked: int, delay: float, rtt: float, limited: bool, now: float) -> None:
@@ -103,7 +109,7 @@ class Ledbat:
         change = self._gain if limited else 0.0  # per round trip
         if excess > 0:
             change *= max(1 - excess / GAIN_FADES, 0)
-            change -= self.window * min(excess, MAX_DECREASE)
+            change -= self.window * min(DECREASE * excess, MAX_DECREASE)
         self.window = min(max(self.window + change * acked / self.window, float(self.mss)), self.max_window)
 
     def _begin_slowdown(self, rtt: float, now: float) -> None:
