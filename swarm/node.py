@@ -18,7 +18,7 @@ import trio
 
 from swarm.config import Config
 from swarm.connect.acceptor import Acceptor
-from swarm.connect.dialer import Dialer
+from swarm.connect.dialer import Dialer, Means
 from swarm.discover.tracker_client import Family, TrackerClient
 from swarm.discover.trackers import Announcer
 from swarm.endpoint import Endpoint
@@ -27,11 +27,9 @@ from swarm.eventbus import EventBus
 from swarm.events import Event, NetworkLost, NetworkRestored, PortBound, Warned
 from swarm.net.bound import BoundNetwork
 from swarm.net.listen import OpenPorts, following_ports, open_ports
-from swarm.net.mux import Mux, Priority
 from swarm.net.network import DatagramSocket, Network
 from swarm.net.real import RealNetwork
-from swarm.net.udp_tracker import UdpTracker
-from swarm.net.udp_tracker_service import UdpTrackerService
+from swarm.net.udp_port import UdpPort, UtpPort
 from swarm.ratelimit import TokenBucket
 from swarm.state import keep_port, kept_port
 from swarm.torrent.admission import Admission
@@ -43,6 +41,7 @@ from swarm.torrent.openpiece import PieceMemory
 from swarm.torrent.readcache import ReadCache
 from swarm.torrent.torrent import Torrent
 from swarm.wire.handshake import make_peer_id
+from utp.config import UtpConfig
 
 GOODBYE = 2.5
 """Seconds in which closing may still talk to trackers; a command has three to leave in."""
@@ -208,12 +207,13 @@ class Node:
         self._tell_ports(ports)
         try:
             async with trio.open_nursery() as nursery:
-                self._start_trackers(ports, nursery)
+                utp = self._start_udp(ports, nursery)
                 for listener in (ports.tcp4, ports.tcp6):
                     if listener is not None:
-                        nursery.start_soon(self._acceptor.serve, listener)
+                        nursery.start_soon(self._acceptor.serve, listener.accept, "tcp")
                 nursery.start_soon(self._watch_addresses)
-                nursery.start_soon(self._dialer.run, ports.port if self.config.tcp else None, self._room)
+                means = Means(ports.port if self.config.tcp else None, utp)
+                nursery.start_soon(self._dialer.run, means, self._room)
                 if isinstance(self._network, BoundNetwork):
                     await self._wait_until_bind_lost(self._network)
                     self._drop_connections("network-lost")
@@ -227,17 +227,20 @@ class Node:
             await self._network.wait_address_change()
             self._announcer.network_changed()
 
-    def _start_trackers(self, ports: OpenPorts, nursery: trio.Nursery) -> None:
-        services: dict[Family, UdpTrackerService] = {}
+    def _start_udp(self, ports: OpenPorts, nursery: trio.Nursery) -> dict[int, UtpPort]:
+        """Run what hangs off the UDP sockets; what there is to dial with over µTP."""
         sockets: tuple[tuple[Family, DatagramSocket | None], ...] = ((4, ports.udp4), (6, ports.udp6))
-        for family, socket in sockets:
-            if socket is not None:
-                mux, core = Mux(socket), UdpTracker(self._rng)
-                services[family] = service = UdpTrackerService(core, mux.wake)
-                mux.add(core, priority=Priority.UDP_TRACKER, on_results=service.deliver)
-                nursery.start_soon(mux.run)
-        self._announcer.client = TrackerClient(self._network, services)
+        config = UtpConfig() if self.config.utp else None
+        opened = {family: UdpPort(socket, self._rng, utp=config) for family, socket in sockets if socket is not None}
+        for port in opened.values():
+            nursery.start_soon(port.run)
+            if port.utp is not None:
+                nursery.start_soon(self._acceptor.serve, port.utp.accept, "utp")
+        self._announcer.client = TrackerClient(
+            self._network, {family: port.trackers for family, port in opened.items()}
+        )
         nursery.start_soon(self._announcer.run)
+        return {family: port.utp for family, port in opened.items() if port.utp is not None}
 
     def _tell_ports(self, ports: OpenPorts) -> None:
         wanted = self._wanted_port if self._wanted_port != ports.port else None

@@ -181,7 +181,8 @@ class PeerConnection:
                     nursery.start_soon(self._end_on_fault, self._write)
             finally:
                 self.downloader.closed()
-                self._stream.abort()
+                with trio.CancelScope(shield=True):  # closing does not wait: what was accepted is still delivered
+                    await self._stream.aclose()
 
     def close(self, reason: str) -> None:
         """End the connection soon; the first reason given is kept.  Safe to call at any time."""

@@ -6,7 +6,7 @@ handshake time-out and no more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
@@ -15,8 +15,8 @@ from swarm.config import Config
 from swarm.connect.dial import Link
 from swarm.connect.shake import shake_as_acceptor
 from swarm.errors import RemoteError
-from swarm.events import ConnectionRefused, Emit
-from swarm.net.network import Listener
+from swarm.events import ConnectionRefused, Emit, PathName
+from swarm.net.network import Stream
 from swarm.wire.handshake import Handshake
 
 MAX_STRANGERS = 100
@@ -41,11 +41,11 @@ class Acceptor:
         self._emit = emit
         self._strangers = 0
 
-    async def serve(self, listener: Listener) -> None:
-        """Accept until cancelled."""
+    async def serve(self, accept: Callable[[], Awaitable[Stream]], path: PathName) -> None:
+        """Take streams from ``accept`` until cancelled."""
         async with trio.open_nursery() as nursery:
             while True:
-                link = Link(await listener.accept(), "tcp")
+                link = Link(await accept(), path)
                 if self._strangers >= MAX_STRANGERS:
                     self._refuse(link, "too-many-strangers")
                     continue
@@ -84,6 +84,5 @@ class Acceptor:
         return found[0], theirs
 
     def _refuse(self, link: Link, reason: str) -> None:
-        remote = link.stream.remote
         link.stream.abort()
-        self._emit(ConnectionRefused(remote, link.path, "in", reason))
+        self._emit(ConnectionRefused(link.remote, link.path, "in", reason))

@@ -1,7 +1,8 @@
 """Dialling one endpoint by one transport, and the words for what went wrong.
 
-TCP leaves from the listening port (SO_REUSEPORT), so that a NAT that maps endpoint-independently shows the world one
-port, and two such dials meet as a simultaneous open.  Does not choose between endpoints or transports: `ladder` does.
+Both leave from the listening port, TCP with SO_REUSEPORT and µTP over the one UDP socket, so that a NAT that maps
+endpoint-independently shows the world one port, and two such TCP dials meet as a simultaneous open.
+Does not choose between endpoints or transports: `ladder` does.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import PathName
 from swarm.net.network import Network, Stream
+from swarm.net.udp_port import UtpPort
+from utp.errors import ConnectionLost
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,10 @@ class Link:
 
     stream: Stream
     path: PathName
+
+    @property
+    def remote(self) -> Endpoint:
+        return self.stream.remote
 
 
 async def dial_tcp(network: Network, remote: Endpoint, *, from_port: int | None) -> Link:
@@ -41,6 +48,17 @@ async def dial_tcp(network: Network, remote: Endpoint, *, from_port: int | None)
         return Link(await network.dial_tcp(remote), "tcp")
     except OSError as error:
         raise RemoteError(reason_of(error), str(error)) from error
+
+
+async def dial_utp(port: UtpPort, remote: Endpoint) -> Link:
+    """Connect over µTP, from the one UDP port of that address family.  The caller must send at once (libutp).
+
+    Raises RemoteError: "timed-out", "refused", "reset".  Cancellation gives the attempt up silently.
+    """
+    try:
+        return Link(await port.dial(remote), "utp")
+    except ConnectionLost as error:
+        raise RemoteError(error.reason) from error
 
 
 def reason_of(error: OSError) -> str:

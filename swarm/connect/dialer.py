@@ -6,22 +6,39 @@ connection until it ends.  Which peer of a torrent is next is the torrent's own 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
 
 from swarm.config import Config
-from swarm.connect.dial import Link, dial_tcp
+from swarm.connect.dial import Link, dial_tcp, dial_utp
 from swarm.connect.ladder import Failure, Rung, UnreachableError, climb
 from swarm.connect.shake import shake_as_initiator
 from swarm.errors import RemoteError
 from swarm.net.network import Network
+from swarm.net.udp_port import UtpPort
 from swarm.peerlist import KnownPeer
 from swarm.wire.handshake import Handshake
 
 IDLE_LOOK = 1.0
 """Seconds between looks at the torrents when nothing woke the dialer: back-offs run out silently."""
+
+
+HEAD_START = 0.25
+"""Seconds that one transport has before the other is tried beside it (the delay of RFC 8305)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What there is to dial with while the node is online."""
+
+    from_port: int | None
+    """The TCP port to leave from."""
+
+    utp: Mapping[int, UtpPort]
+    """By address family, 4 or 6."""
 
 
 class WantsPeers(Protocol):
@@ -57,13 +74,13 @@ class Dialer:
         """A torrent has somebody new to dial."""
         self._woken.set()
 
-    async def run(self, from_port: int | None, room: Callable[[], int]) -> None:
+    async def run(self, means: Means, room: Callable[[], int]) -> None:
         """Dial until cancelled; ``room`` says how many more connections the node takes."""
         async with trio.open_nursery() as nursery:
             while True:
                 while self.half_open < min(self._config.max_half_open, room()) and (pair := self._next()) is not None:
                     self.half_open += 1
-                    nursery.start_soon(self._reach, *pair, from_port)
+                    nursery.start_soon(self._reach, *pair, means)
                 with trio.move_on_after(IDLE_LOOK):
                     await self._woken.wait()
                 self._woken = trio.Event()
@@ -78,10 +95,10 @@ class Dialer:
                 return torrent, peer
         return None
 
-    async def _reach(self, torrent: WantsPeers, peer: KnownPeer, from_port: int | None) -> None:
+    async def _reach(self, torrent: WantsPeers, peer: KnownPeer, means: Means) -> None:
         started = trio.current_time()
         try:
-            reached = await self._shaken_link(torrent, peer, from_port)
+            reached = await self._shaken_link(torrent, peer, means)
         except trio.Cancelled:
             torrent.dial_abandoned(peer)
             raise
@@ -92,11 +109,9 @@ class Dialer:
             link, theirs = reached
             await torrent.run_connection(link, theirs, peer, trio.current_time() - started)
 
-    async def _shaken_link(
-        self, torrent: WantsPeers, peer: KnownPeer, from_port: int | None
-    ) -> tuple[Link, Handshake] | None:
+    async def _shaken_link(self, torrent: WantsPeers, peer: KnownPeer, means: Means) -> tuple[Link, Handshake] | None:
         try:
-            link = await climb(self._rungs(peer, from_port), lambda failure: torrent.rung_failed(peer, failure))
+            link = await climb(self._rungs(peer, means), lambda failure: torrent.rung_failed(peer, failure))
         except UnreachableError as error:
             torrent.dial_failed(peer, error.failures)
             return None
@@ -115,9 +130,25 @@ class Dialer:
             link.stream.abort()
             raise
 
-    def _rungs(self, peer: KnownPeer, from_port: int | None) -> list[Rung]:
-        async def direct_tcp() -> Link:
-            return await dial_tcp(self._network, peer.endpoint, from_port=from_port)
+    def _rungs(self, peer: KnownPeer, means: Means) -> list[Rung]:
+        """The ways to a peer in the order in which they start.
 
-        limit = self._config.dial_timeout
-        return [Rung("tcp", peer.endpoint, direct_tcp, limit, limit)] if self._config.tcp else []
+        µTP goes first on the open internet: only a µTP link shows a rendezvous our UDP mapping.  To private addresses
+        there is no NAT between us, and TCP is the faster one.
+        """
+        endpoint, limit = peer.endpoint, self._config.dial_timeout
+        utp = means.utp.get(6 if endpoint.is_ipv6 else 4)
+
+        async def direct_tcp() -> Link:
+            return await dial_tcp(self._network, endpoint, from_port=means.from_port)
+
+        async def direct_utp() -> Link:
+            assert utp is not None
+            return await dial_utp(utp, endpoint)
+
+        rungs = [Rung("utp", endpoint, direct_utp, HEAD_START, limit)] if utp is not None else []
+        if self._config.tcp:
+            rungs.append(Rung("tcp", endpoint, direct_tcp, HEAD_START, limit))
+        if not endpoint.address.is_global:
+            rungs.reverse()
+        return rungs

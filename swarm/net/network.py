@@ -88,7 +88,8 @@ class Stream(Protocol):
     """
 
     @property
-    def local(self) -> Endpoint: ...
+    def local(self) -> Endpoint | None:
+        """Our address and port, as far as known."""
 
     @property
     def remote(self) -> Endpoint: ...

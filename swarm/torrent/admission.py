@@ -113,7 +113,7 @@ class Admission:
 
     async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:
         """Admit a handshaken stream and serve it until it ends; a refused one is closed and the reason counted."""
-        identity = Identity(link.stream.remote, link.path, "in" if known is None else "out", theirs)
+        identity = Identity(link.remote, link.path, "in" if known is None else "out", theirs)
         exchange = self._exchange
         reason = self._reason_to_refuse(identity, exchange)
         if reason is not None or exchange is None:

@@ -1,0 +1,72 @@
+"""One family's UDP socket with everything that hangs off it: the mux, UDP trackers and µTP.
+
+One port for all of it, because a NAT mapping that one protocol keeps alive is the one that strangers see (DESIGN §5).
+Wires cores to their async faces; knows no protocol itself.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import cast
+
+from swarm.endpoint import Endpoint
+from swarm.net.mux import DatagramCore, Mux, MuxStatistics, Priority
+from swarm.net.network import DatagramSocket, Stream
+from swarm.net.udp_tracker import UdpTracker
+from swarm.net.udp_tracker_service import UdpTrackerService
+from utp.config import UtpConfig
+from utp.endpoint import UtpEndpoint
+from utp.service import UtpService
+from utp.stream import UtpStream
+
+
+class UdpPort:
+    """``trackers`` announces over the socket; ``utp`` dials and accepts over it, None where µTP is switched off.
+
+    ``rng`` makes connection and transaction ids, which strangers must not guess: a `random.SystemRandom`.
+    """
+
+    def __init__(self, socket: DatagramSocket, rng: random.Random, *, utp: UtpConfig | None) -> None:
+        self._mux = Mux(socket)
+        tracker_core = UdpTracker(rng)
+        self.trackers = UdpTrackerService(tracker_core, self._mux.wake)
+        self._mux.add(tracker_core, priority=Priority.UDP_TRACKER, on_results=self.trackers.deliver)
+        self.utp: UtpPort | None = None
+        if utp is not None:
+            endpoint = UtpEndpoint(utp, rng)
+            service = UtpService(endpoint, self._mux.wake, accept_backlog=utp.accept_backlog)
+            # The leaf package has shapes of its own, field by field the same (tests/test_architecture.py).
+            core = cast(DatagramCore, endpoint)
+            self._mux.add(core, priority=Priority.UTP, on_results=service.publish)
+            self.utp = UtpPort(service)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        await self._mux.run()
+
+    def statistics(self) -> MuxStatistics:
+        """Datagrams and bytes in and out by core, unclaimed and dropped."""
+        return self._mux.statistics()
+
+
+class UtpPort:
+    """µTP over one UDP socket, as streams of ours."""
+
+    def __init__(self, service: UtpService) -> None:
+        self._service = service
+
+    async def dial(self, remote: Endpoint) -> Stream:
+        """Connect; the caller must send at once (libutp).  utp.errors.ConnectionLost when it comes to nothing.
+
+        Cancellation gives the attempt up silently.
+        """
+        return _as_stream(await self._service.connect(remote))
+
+    async def accept(self) -> Stream:
+        """The next inbound stream."""
+        return _as_stream(await self._service.accept())
+
+
+def _as_stream(stream: UtpStream) -> Stream:
+    """Its addresses are `Endpoint` objects that came from our own socket; the leaf package does not know that."""
+    return cast(Stream, stream)
