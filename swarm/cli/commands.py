@@ -14,7 +14,7 @@ from swarm.errors import UsageError
 
 
 class Command(NamedTuple):
-    """A command; the module ``swarm.cli.NAME`` has its ``run(options, settings) -> int``, the exit code."""
+    """A command; the module ``swarm.cli.NAME`` has its ``run(options) -> int``, the exit code."""
 
     name: str
     usage: str

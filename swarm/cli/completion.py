@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from swarm.cli.commands import COMMANDS, Command
 from swarm.cli.parser import build
-from swarm.cli.settings import Settings
 
 PATHS = {"FILE", "PATH", "SOURCE", "TORRENT"}
 DIRECTORIES = {"DIR"}
 
 
-def run(options: Namespace, settings: Settings) -> int:
+def run(options: Namespace) -> int:
     print({"bash": bash_script, "zsh": zsh_script, "fish": fish_script}[options.shell](), end="")
     return 0
 

@@ -9,7 +9,6 @@ from argparse import Namespace
 from pathlib import Path
 
 from swarm.cli.screen import Screen
-from swarm.cli.settings import Settings
 from swarm.cli.units import format_part, format_percent, format_rate, printable
 from swarm.errors import StorageError
 from swarm.torrent.create import create
@@ -20,7 +19,7 @@ REFRESH = 0.2
 """Seconds between updates of the status line."""
 
 
-def run(options: Namespace, settings: Settings) -> int:
+def run(options: Namespace) -> int:
     to_stdout = options.output == "-"
     target = Path(options.output)
     if not to_stdout and not options.force and os.path.lexists(target):

@@ -18,7 +18,6 @@ import trio
 import swarm
 from swarm.cli.interrupt import run_interruptible
 from swarm.cli.screen import Screen
-from swarm.cli.settings import Settings
 from swarm.cli.units import counted, format_bytes, format_duration, format_rate
 from swarm.cli.verify import verify
 from swarm.config import Config
@@ -40,7 +39,7 @@ PATIENCE = 15.0
 QUIET_CONFIG = Config(bind=LOOPBACK, port=0, mapping=False, lsd=False, dht=False, state_directory=None)
 
 
-def run(options: Namespace, settings: Settings) -> int:
+def run(options: Namespace) -> int:
     return run_interruptible(_demo, options.clock)
 
 

@@ -18,17 +18,18 @@ RATIO_LOOK = 0.5
 """Seconds between two looks at how much was given back."""
 
 
-def run(options: Namespace, settings: Settings) -> int:
-    return run_session(_download, options, settings)
+def run(options: Namespace) -> int:
+    return run_session(_download, options)
 
 
 async def _download(options: Namespace, settings: Settings, report: Report) -> int:
+    config = config_of(settings)
     if options.select is not None and len(options.sources) > 1:
         raise UsageError("--select goes with a single SOURCE: its numbers are those of one torrent")
     metainfos = await load_torrents(options.sources)
     selected = [None if options.select is None else selected_files(metainfo, options.select) for metainfo in metainfos]
     peers = await resolve_peers(options.peers)
-    async with open_session(config_of(settings), report, options.clock, timeout=settings.timeout) as session:
+    async with open_session(config, report, options.clock, timeout=settings.timeout) as session:
         for metainfo, select in zip(metainfos, selected, strict=True):
             session.add(metainfo, settings.output, select=select, peers=peers)
         failures = await _complete_all(session)
@@ -61,6 +62,7 @@ async def _complete_all(session: Session) -> list[StorageError]:
             if len(session.torrents) > 1:
                 session.report.warning(session.seconds(), f"{torrent.metainfo.name}: {error}", torrent.info_hash)
             return
+        await session.catch_up()
         session.report.done(session.seconds(), torrent, session.summary(torrent))
 
     async with trio.open_nursery() as nursery:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 
 from swarm.cli.load import load
-from swarm.cli.settings import Settings
 from swarm.torrent.magnet import format_magnet
 
 
-def run(options: Namespace, settings: Settings) -> int:
+def run(options: Namespace) -> int:
     print(format_magnet(load(options.source)))
     return 0

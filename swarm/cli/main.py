@@ -92,17 +92,13 @@ def _run(arguments: list[str], clock: Callable[[], float]) -> int:
             pass
     command = commands.find(name)
     from swarm.cli import parser
-    from swarm.cli.settings import settle
 
     try:
         options = parser.build(command).read(rest)
     except SystemExit as left:  # argparse leaves so after --help
         return int(left.code or 0)
     options.clock = clock  # seconds since the start, for what is told
-    settings = settle(vars(options))
-    if getattr(options, "stats", None) is not None:
-        raise UsageError("writing statistics is not in this version, and --stats asks for it")
-    code: int = import_module(command.module).run(options, settings)
+    code: int = import_module(command.module).run(options)
     return code
 
 
@@ -115,8 +111,6 @@ def _print_error(error: SwarmError, arguments: Sequence[str], seconds: float) ->
 
         print_error(seconds, error.code, message)
     print(f"swarm: error: {message}", file=sys.stderr)
-    if isinstance(error, UsageError) and arguments and any(each.name == arguments[0] for each in commands.COMMANDS):
-        print(f"'swarm {arguments[0]} --help' shows what it takes", file=sys.stderr)
 
 
 def _print_traceback(error: BaseException) -> None:

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from swarm.cli.units import columns, format_duration, format_part, format_percent, format_rate
+from swarm.cli.units import columns, counted, format_duration, format_part, format_percent, format_rate
 from swarm.torrent.torrent import TorrentStatistics
 
 WINDOW = 5.0
@@ -108,7 +108,9 @@ def progress_line(standing: Standing, width: int) -> str:
         return f"checking  {format_percent(looked_at, to_check)}  {looked_at:,} of {to_check:,} pieces"[:width]
     down, up = format_rate(standing.down_rate), format_rate(standing.up_rate)
     if standing.complete:
-        return _fitting([(0, "sharing"), (0, f"↑ {up}"), (1, _peers(standing))], width)
+        return _fitting(
+            [(0, "sharing"), (0, f"↑ {up}"), (1, counted(standing.peers, "peer")), (2, _paths(standing))], width
+        )
     eta = "" if standing.eta is None else f"{format_duration(standing.eta)} left"
     return _fitting(
         [
@@ -117,16 +119,11 @@ def progress_line(standing: Standing, width: int) -> str:
             (0, f"↓ {down}"),
             (4, f"↑ {up}" if standing.up_rate >= 1 else ""),
             (1, eta),
-            (3, f"{standing.peers} peers" if standing.peers != 1 else "1 peer"),
+            (3, counted(standing.peers, "peer")),
             (5, _paths(standing)),
         ],
         width,
     )
-
-
-def _peers(standing: Standing) -> str:
-    count = "1 peer" if standing.peers == 1 else f"{standing.peers} peers"
-    return f"{count}  {_paths(standing)}".rstrip()
 
 
 def _paths(standing: Standing) -> str:
@@ -138,7 +135,7 @@ def _fitting(parts: list[tuple[int, str]], width: int) -> str:
     """The parts side by side; those of the highest rank go first until the rest fits."""
     left = [part for part in parts if part[1]]
     while True:
-        line = "  ".join(text for _, text in left)
+        line = "  ".join(text for _, text in left).replace("  (", " (")
         expendable = max(left)[0]
         if columns(line) <= width or not expendable:
             return line

@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
     """argparse that raises UsageError with one sentence, and suggests."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        raise UsageError(f"{message}; see '{self.prog} --help'")
 
     def flag(self, group: argparse._ActionsContainer, *names: str, help: str) -> None:
         group.add_argument(*names, action="store_true", help=help)
@@ -35,7 +35,8 @@ class Parser(argparse.ArgumentParser):
         for word in unknown:
             options = [option for option in self._option_string_actions if option.startswith("--")]
             name = word.partition("=")[0]
-            raise UsageError(f"unknown option {printable(name)!r}{suggestion(name, options)}")
+            hint = suggestion(name, options) or f"; see '{self.prog} --help'"
+            raise UsageError(f"unknown option {name!r}{hint}")
         return namespace
 
 

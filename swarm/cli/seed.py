@@ -20,22 +20,23 @@ from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.torrent import Torrent
 
 
-def run(options: Namespace, settings: Settings) -> int:
-    return run_session(_seed, options, settings)
+def run(options: Namespace) -> int:
+    return run_session(_seed, options)
 
 
 async def _seed(options: Namespace, settings: Settings, report: Report) -> int:
+    config = config_of(settings)
     metainfos = await load_torrents(options.sources)
     for metainfo in metainfos:
         require_files(metainfo, settings.output)
     peers = await resolve_peers(options.peers)
-    config = config_of(settings)
     async with open_session(config, report, options.clock, timeout=settings.timeout, seeding=True) as session:
         # Nothing is selected, so that nothing is fetched and no file is made where data turns out to be missing.
         torrents = [session.add(metainfo, settings.output, select=(), peers=peers) for metainfo in metainfos]
         for torrent in torrents:
             await session.wait_checked(torrent)
             require_complete(torrent)
+            await session.catch_up()
             report.sharing(session.seconds(), torrent, session.node.port)
         await trio.sleep_forever()
     raise AssertionError

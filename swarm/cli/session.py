@@ -9,6 +9,7 @@ import random
 from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -19,11 +20,11 @@ from swarm.cli.load import load_within
 from swarm.cli.meter import Meter
 from swarm.cli.report import Report, Summary, TextReport
 from swarm.cli.screen import Screen
-from swarm.cli.settings import Settings, state_directory
+from swarm.cli.settings import Settings, settle, state_directory
 from swarm.cli.watch import StallWatch
 from swarm.config import Config
 from swarm.endpoint import Endpoint, split_host_port
-from swarm.errors import NoProgressError, SwarmError
+from swarm.errors import NoProgressError, SwarmError, UsageError
 from swarm.events import ConnectionClosed, Event
 from swarm.net.real import RealNetwork
 from swarm.node import Node, open_node
@@ -41,8 +42,11 @@ EVENTS_WAITING = 10_000
 Main = Callable[[Namespace, Settings, Report], Awaitable[int]]
 
 
-def run_session(main: Main, options: Namespace, settings: Settings) -> int:
+def run_session(main: Main, options: Namespace) -> int:
     """Run ``main`` in trio with a report of the kind the options ask for; the exit code."""
+    settings = settle(vars(options))
+    if options.stats is not None:
+        raise UsageError("writing statistics is not in this version, and --stats asks for it")
     report: Report
     if options.json:
         report = JsonLines()
@@ -112,8 +116,18 @@ class Session:
             task_status.started()
             offset = trio.current_time() - self.seconds()
             async for time, event in events:
+                if isinstance(event, _Bookmark):
+                    event.reached.set()
+                    continue
                 self._note(event)
                 self.report.event(time - offset, event)
+
+    async def catch_up(self) -> None:
+        """Block until all that has happened is reported, so that what is told next comes after it."""
+        bookmark = _Bookmark(trio.Event())
+        self.node.emit(bookmark)
+        with trio.move_on_after(TICK):  # lost, if more events wait than EVENTS_WAITING
+            await bookmark.reached.wait()
 
     def _note(self, event: Event) -> None:
         if isinstance(event, ConnectionClosed) and event.bytes_down and event.info_hash in self._senders:
@@ -171,6 +185,13 @@ class Session:
         """Something that changes whenever something moves."""
         numbers = [torrent.statistics() for torrent in self.torrents]
         return [(each.downloaded, each.uploaded, each.done, each.checked) for each in numbers]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bookmark(Event):
+    """No fact: a place in the order of events."""
+
+    reached: trio.Event
 
 
 @asynccontextmanager

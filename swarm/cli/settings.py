@@ -217,9 +217,10 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 class Settings(NamedTuple):
-    """The settled value of every setting, by its name."""
+    """The settled value of every setting, by its name, and where it comes from (empty: the default)."""
 
     values: Mapping[str, Any]
+    origins: Mapping[str, str]
 
     @property
     def output(self) -> Path:
@@ -232,8 +233,17 @@ class Settings(NamedTuple):
         return timeout
 
     def config(self, state: Path | None) -> Config:
-        """For `swarm.node.open_node`, which keeps its things in ``state``."""
+        """For `swarm.node.open_node`, which keeps its things in ``state``.
+
+        UsageError if something asks for a part that this version does not have.
+        """
         from swarm.config import Config
+
+        for setting in SETTINGS:
+            if setting.asks_for is not None and self.values[setting.name] not in setting.unless:
+                raise UsageError(
+                    f"{setting.asks_for} is not in this version, and {self.origins[setting.name]} asks for it"
+                )
 
         node = {setting.attribute: self.values[setting.name] for setting in SETTINGS if setting.network}
         return Config(state_directory=state, **node)
@@ -242,8 +252,7 @@ class Settings(NamedTuple):
 def settle(given: Mapping[str, Any], environment: Environment = os.environ) -> Settings:
     """Settle every setting; ``given`` are the command line's, by attribute, None where an option was not used.
 
-    Raises UsageError for a value that cannot be, wherever it stands, for an unknown key of the configuration file, and
-    for whatever asks for a part that this version does not have.
+    Raises UsageError for a value that cannot be, wherever it stands, and for an unknown key of the configuration file.
     """
     path = config_path(environment)
     layers = [
@@ -252,13 +261,11 @@ def settle(given: Mapping[str, Any], environment: Environment = os.environ) -> S
         _from_file(path),
         {setting.name: (setting.default, "") for setting in SETTINGS},
     ]
-    values = {}
+    values, origins = {}, {}
     for setting in SETTINGS:
-        value, origin = next(layer[setting.name] for layer in layers if setting.name in layer)
-        if setting.asks_for is not None and value not in setting.unless:
-            raise UsageError(f"{setting.asks_for} is not in this version, and {origin} asks for it")
-        values[setting.name] = value
-    return Settings(values)
+        found = next(layer[setting.name] for layer in layers if setting.name in layer)
+        values[setting.name], origins[setting.name] = found
+    return Settings(values, origins)
 
 
 def config_path(environment: Environment = os.environ) -> Path:

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from swarm.cli.load import load
-from swarm.cli.settings import Settings
 from swarm.cli.units import counted, format_binary, format_bytes, printable
 from swarm.torrent.filelist import FileEntry
 from swarm.torrent.magnet import Magnet
@@ -21,7 +20,7 @@ from swarm.torrent.metainfo import Metainfo
 LABEL_WIDTH = 12  # columns
 
 
-def run(options: Namespace, settings: Settings) -> int:
+def run(options: Namespace) -> int:
     source = load(options.source)
     if options.json:
         print(json.dumps(link_as_json(source) if isinstance(source, Magnet) else as_json(source), indent=2))

@@ -9,13 +9,14 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from swarm.bitfield import Bitfield
 from swarm.cli.create import REFRESH
 from swarm.cli.interrupt import run_interruptible
 from swarm.cli.load import load_within
 from swarm.cli.screen import Screen
-from swarm.cli.settings import Settings
+from swarm.cli.settings import settle
 from swarm.cli.units import counted, format_bytes, format_percent, format_rate, printable
 from swarm.errors import VerificationError
 from swarm.source import metainfo_of
@@ -27,10 +28,10 @@ MAX_NAMED = 8
 """Bad pieces of one file that are named."""
 
 
-def run(options: Namespace, settings: Settings) -> int:
+def run(options: Namespace) -> int:
     screen = Screen(quiet=options.quiet)
     try:
-        return run_interruptible(_verify, options, settings, screen, restore=screen.clear)
+        return run_interruptible(_verify, options, settle(vars(options)).output, screen, restore=screen.clear)
     finally:
         screen.clear()
 
@@ -76,9 +77,9 @@ def file_results(
         yield FileResult(path, file.size, problem)
 
 
-async def _verify(options: Namespace, settings: Settings, screen: Screen) -> int:
+async def _verify(options: Namespace, directory: Path, screen: Screen) -> int:
     metainfo = metainfo_of(options.source, await load_within(options.source))
-    good, results = await verify(metainfo, Storage(settings.output, metainfo), screen)
+    good, results = await verify(metainfo, Storage(directory, metainfo), screen)
     if not options.quiet:
         for result in results:
             print(f"{'bad' if result.problem else 'ok ':3}  {printable(_named(result))}")
