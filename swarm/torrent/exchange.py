@@ -87,7 +87,7 @@ class Exchange:
         self._work = work
         self._choke_due = False
         self._storing = 0
-        self._stored = trio.Event()
+        self._changed = trio.lowlevel.ParkingLot()
 
     # -- connections ------------------------------------------------------------------------------------------------
 
@@ -195,7 +195,7 @@ class Exchange:
     async def wait_stored(self) -> None:
         """Block until no piece is being hashed or written."""
         while self._storing:
-            await self._stored.wait()
+            await self._changed.park()
 
     async def _store(self, index: int) -> None:
         """Hash and write a complete piece, and tell the world."""
@@ -211,9 +211,7 @@ class Exchange:
                 self._failed(index)
         finally:
             self._storing -= 1
-            if not self._storing:
-                self._stored.set()
-                self._stored = trio.Event()
+            self._changed.unpark_all()
 
     def _verified(self, index: int) -> None:
         liars: frozenset[Hashable] = frozenset()

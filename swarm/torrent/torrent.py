@@ -185,6 +185,8 @@ class Torrent:
             self.state = "stopped"
         self.admission.shut("stopped")
         try:
+            if exchange is not None:
+                await exchange.wait_left()  # while the sockets are there to say goodbye through
             if trackers is not None:
                 await trackers.stop()
         finally:
