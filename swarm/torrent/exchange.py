@@ -102,6 +102,12 @@ class Exchange:
         self.bytes_down += peer.bytes_down
         self.bytes_up += peer.bytes_up
         self.wasted += peer.downloader.wasted
+        self._changed.unpark_all()
+
+    async def wait_left(self) -> None:
+        """Block until no connection is left."""
+        while self.connections:
+            await self._changed.park()
 
     @property
     def seeding(self) -> bool:
