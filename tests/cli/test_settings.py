@@ -1,0 +1,102 @@
+"""Command line over environment over configuration file over defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from swarm.cli.settings import SETTINGS, config_path, settle, state_directory
+from swarm.config import Config
+from swarm.errors import UsageError
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "swarm").mkdir()
+    return {"XDG_CONFIG_HOME": str(tmp_path), "HOME": "/nowhere"}
+
+
+def write(environment: dict[str, str], text: str) -> None:
+    config_path(environment).write_text(text, encoding="utf-8")
+
+
+def test_without_anything_the_defaults_are_those_of_the_node(environment: dict[str, str]) -> None:
+    assert settle({}, environment).config(None) == Config()
+
+
+def test_each_layer_covers_the_one_below(environment: dict[str, str]) -> None:
+    write(environment, 'port = 1000\nupload-rate = "1M"\ndownload_rate = 5\nlsd = false\n')
+    environment |= {"SWARM_PORT": "2000", "SWARM_UPLOAD_RATE": "2M", "SWARM_DHT": "no"}
+    config = settle({"port": 3000, "upload_rate": None}, environment).config(None)
+    assert (config.port, config.upload_rate, config.download_rate) == (3000, 2_000_000, 5)
+    assert (config.lsd, config.dht, config.pex) == (False, False, True)
+
+
+def test_an_empty_variable_is_unset(environment: dict[str, str]) -> None:
+    assert settle({}, environment | {"SWARM_PORT": ""}).config(None).port is None
+
+
+@pytest.mark.parametrize(
+    "text,sentence",
+    [
+        ('uplod-rate = "1M"', "did you mean 'upload-rate'"),
+        ("[network]\nport = 5", "unknown key 'network'"),
+        ('upload-rate = "fast"', "not a rate"),
+        ("port = true", "PORT"),
+        ("port = 70000", "65535"),
+        ('lsd = "maybe"', "true or false"),
+        ("port = [1]", "PORT"),
+        ('dht-bootstrap = "a:1"', "list"),
+        ("port = ", "not TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_with_its_place(environment: dict[str, str], text: str, sentence: str) -> None:
+    write(environment, text)
+    with pytest.raises(UsageError) as caught:
+        settle({}, environment)
+    assert sentence in str(caught.value)
+    assert str(config_path(environment)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "variable,value,sentence",
+    [
+        ("SWARM_PORT", "x", "SWARM_PORT: 'x' is not a port"),
+        ("SWARM_TCP", "perhaps", "SWARM_TCP"),
+        ("SWARM_ENCRYPTION", "hard", "prefer, require, off"),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable(
+    environment: dict[str, str], variable: str, value: str, sentence: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        settle({}, environment | {variable: value})
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "variable,value",
+    [
+        ("SWARM_TURN", "turn:u:p@host:1"),
+        ("SWARM_STUN", "host:1"),
+        ("SWARM_DHT_BOOTSTRAP", "host:1"),
+        ("SWARM_RELAY_SERVE", "1"),
+        ("SWARM_ENCRYPTION", "require"),
+    ],
+)
+def test_asking_for_what_is_not_built_is_refused_only_where_a_node_is_run(
+    environment: dict[str, str], variable: str, value: str
+) -> None:
+    settings = settle({}, environment | {variable: value})
+    with pytest.raises(UsageError, match=f"is not in this version, and {variable} asks for it"):
+        settings.config(None)
+
+
+def test_relative_base_directories_do_not_count() -> None:
+    assert state_directory({"XDG_STATE_HOME": "relative", "HOME": "/home/a"}) == Path("/home/a/.local/state/swarm")
+    assert state_directory({"XDG_STATE_HOME": "/s", "HOME": "/home/a"}) == Path("/s/swarm")
+
+
+def test_every_network_setting_is_a_field_of_the_configuration() -> None:
+    assert {setting.attribute for setting in SETTINGS if setting.network} <= set(Config.__dataclass_fields__)
