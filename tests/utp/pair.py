@@ -7,19 +7,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tests.utp.packets import cut
 from utp.config import UtpConfig
 from utp.connection import Connection
 from utp.endpoint import Accepted, UtpEndpoint
-from utp.path import Outgoing, Path
+from utp.path import Path
 
 A, B = ("192.0.2.1", 1), ("192.0.2.2", 2)
 
-
-def cut(outgoing: Outgoing) -> list[bytes]:
-    """The datagrams of a run."""
-    data = b"".join(outgoing.buffers)
-    size = outgoing.segment_size
-    return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 @dataclass
@@ -196,12 +191,11 @@ class Pair:
     def _collect(self, side: Side) -> None:
         link, to = (self.there, self.b) if side is self.a else (self.back, self.a)
         while runs := side.endpoint.datagrams_to_send(self.now):
-            for outgoing in runs:
-                for datagram in cut(outgoing):
-                    if self.record:
-                        side.sent.append((self.now, datagram))
-                    if link.drop is not None and link.drop(datagram):
-                        continue
-                    for arrival in link.arrivals(len(datagram), self.rng, self.now):
-                        self._sequence += 1
-                        heapq.heappush(self._events, (arrival, self._sequence, side, to, datagram))
+            for datagram in cut(runs):
+                if self.record:
+                    side.sent.append((self.now, datagram))
+                if link.drop is not None and link.drop(datagram):
+                    continue
+                for arrival in link.arrivals(len(datagram), self.rng, self.now):
+                    self._sequence += 1
+                    heapq.heappush(self._events, (arrival, self._sequence, side, to, datagram))
