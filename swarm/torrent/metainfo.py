@@ -83,6 +83,11 @@ class Metainfo:
     notes: tuple[str, ...] = ()
     """What was made safe or left out: sentences for the user, at most ten."""
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Metainfo:
+        """What a .torrent file says; MetainfoError with one sentence if it cannot be used."""
+        return parse_torrent_untrusted(data)
+
     @property
     def single_file(self) -> bool:
         """Whether the torrent is one file called ``name``, not a directory (which may hold one file only)."""

@@ -42,7 +42,7 @@ ASK_AGAIN = 60.0
 KEPT_PEERS = 200
 """Peers written into the resume file."""
 
-TorrentState = Literal["checking", "downloading", "seeding", "stopped", "failed"]
+TorrentState = Literal["queued", "checking", "downloading", "seeding", "stopped", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Torrent:
         """``select`` are the file indices to fetch, None for all; rates are bytes per second, 0 unlimited."""
         self.metainfo = metainfo
         self.directory = directory
-        self.state: TorrentState = "stopped"
+        self.state: TorrentState = "queued"
         self.error: StorageError | None = None
         self.admission = Admission(metainfo.info_hash, lent, self._greeting)
         self._lent = lent
@@ -348,6 +348,7 @@ class Torrent:
             yourip=identity.endpoint.host.partition("%")[0],
             metadata_size=len(self.metainfo.info_bytes),
             upload_only=True if self.state == "seeding" else None,
+            e=True if self._config.encryption == "require" else None,
         )
 
 
