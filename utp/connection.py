@@ -448,7 +448,7 @@ class Connection:
         """Answer a keep-alive (libutp: ST_STATE with ack_nr one too low) and an acceptor that repeats its ST_STATE."""
         flight = self._sender.flight
         keepalive = (packet.ack_nr + 2) & SEQ_MASK == flight.first_seq
-        silent = not self._bytes_out and self._receiver.next_seq == self._receiver.first_seq
+        silent = not self._bytes_out and not self._sender.is_shut and not self._receiver.anything
         unconfirmed = silent and self._initiator
         if (keepalive or unconfirmed) and now - self._last_reack >= REACK_INTERVAL:
             self._last_reack = now

@@ -50,6 +50,11 @@ class Receiver:
         self._early_bytes = 0
         self._fin_seq = -1
 
+    @property
+    def anything(self) -> bool:
+        """Whether a packet has arrived in order since the beginning."""
+        return self.next_seq != self.first_seq
+
     def window(self) -> int:
         """Bytes the other end may have in flight: the wnd_size of our headers."""
         return max(self._capacity - self.unread, 0)
