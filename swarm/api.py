@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -26,7 +27,23 @@ from swarm.torrent.metainfo import Metainfo
 EVENTS_WAITING = 10_000
 """Events that may wait for ``on_event``; what comes beyond is counted, not kept."""
 
+BOOKMARK_LOST = 1.0
+"""Seconds after which a bookmark counts as dropped with the events beyond EVENTS_WAITING."""
+
 Source = str | os.PathLike[str] | Metainfo
+
+
+@dataclass(frozen=True, slots=True)
+class Bookmark(Event):
+    """No fact, but a place in the order of events: whoever listens sets ``reached`` when it comes by."""
+
+    reached: trio.Event = field(default_factory=trio.Event)
+
+    async def reach(self, node: Node) -> None:
+        """Block until what has happened so far was told to the listener."""
+        node.emit(self)
+        with trio.move_on_after(BOOKMARK_LOST):
+            await self.reached.wait()
 
 
 async def download(
@@ -57,6 +74,8 @@ async def download(
                 await nursery.start(_pass_on, node, on_event)
             torrent = node.add(metainfo, Path(directory), select=select, peers=peers)
             await torrent.wait_complete()
+            if on_event is not None:
+                await Bookmark().reach(node)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise lone_exception(group) from None
@@ -94,4 +113,7 @@ async def _pass_on(
     async with node.events(EVENTS_WAITING) as events:
         task_status.started()
         async for _, event in events:
-            on_event(event)
+            if isinstance(event, Bookmark):
+                event.reached.set()
+            else:
+                on_event(event)

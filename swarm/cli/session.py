@@ -9,11 +9,11 @@ import random
 from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
+from swarm.api import EVENTS_WAITING, Bookmark
 from swarm.cli.interrupt import run_interruptible
 from swarm.cli.jsonlines import JsonLines
 from swarm.cli.load import load_within
@@ -35,9 +35,6 @@ from swarm.torrent.torrent import Torrent
 
 TICK = 1.0
 """Seconds between two looks at the numbers."""
-
-EVENTS_WAITING = 10_000
-"""Events that may wait while a line is being written; what comes beyond is counted, not shown."""
 
 Main = Callable[[Namespace, Settings, Report], Awaitable[int]]
 
@@ -116,7 +113,7 @@ class Session:
             task_status.started()
             offset = trio.current_time() - self.seconds()
             async for time, event in events:
-                if isinstance(event, _Bookmark):
+                if isinstance(event, Bookmark):
                     event.reached.set()
                     continue
                 self._note(event)
@@ -124,10 +121,7 @@ class Session:
 
     async def catch_up(self) -> None:
         """Block until all that has happened is reported, so that what is told next comes after it."""
-        bookmark = _Bookmark(trio.Event())
-        self.node.emit(bookmark)
-        with trio.move_on_after(TICK):  # lost, if more events wait than EVENTS_WAITING
-            await bookmark.reached.wait()
+        await Bookmark().reach(self.node)
 
     def _note(self, event: Event) -> None:
         if isinstance(event, ConnectionClosed) and event.bytes_down and event.info_hash in self._senders:
@@ -179,19 +173,12 @@ class Session:
         ]
 
     def _missing(self) -> list[Torrent]:
-        return [torrent for torrent in self.torrents if torrent.state in ("checking", "downloading", "stopped")]
+        return [torrent for torrent in self.torrents if torrent.state in ("queued", "checking", "downloading", "stopped")]
 
     def _mark(self) -> object:
         """Something that changes whenever something moves."""
         numbers = [torrent.statistics() for torrent in self.torrents]
         return [(each.downloaded, each.uploaded, each.done, each.checked) for each in numbers]
-
-
-@dataclass(frozen=True, slots=True)
-class _Bookmark(Event):
-    """No fact: a place in the order of events."""
-
-    reached: trio.Event
 
 
 @asynccontextmanager
