@@ -166,6 +166,7 @@ class PeerConnection:
         self._woken = trio.Event()
         self._batch = MIN_BATCH
         self._upload_at = -math.inf
+        self._sending_since = math.inf
 
     def __repr__(self) -> str:
         return f"<PeerConnection {self.identity.endpoint} {self.identity.path} {self.client}>"
@@ -200,6 +201,9 @@ class PeerConnection:
         self._measure(now)
         if now - self.received_at > idle_timeout:
             self.close("idle")
+            return
+        if now - self._sending_since > idle_timeout:
+            self.close("not-reading")
             return
         if now - self._sent_at > KEEP_ALIVE_AFTER:
             self.send(KeepAlive().encode())
@@ -371,6 +375,7 @@ class PeerConnection:
         while True:
             if self._outbox:
                 data, self._outbox = self._outbox, bytearray()
+                self._sending_since = trio.current_time()
                 await self._stream.send_all(data)
                 self._sent(len(data))
             elif trio.current_time() >= self._upload_at and (run := self.uploader.next_run(self._batch_limit())):
@@ -389,7 +394,7 @@ class PeerConnection:
         buffers: list[Buffer] = []
         for wanted, block in zip(run, await self._torrent.read_blocks(run), strict=True):
             buffers += piece_header(*wanted), block
-        started = trio.current_time()
+        started = self._sending_since = trio.current_time()
         if isinstance(self._stream, SendsVectored):
             await self._stream.send_vectored(buffers)
         else:
@@ -402,6 +407,7 @@ class PeerConnection:
 
     def _sent(self, count: int) -> None:
         self._sent_at = trio.current_time()
+        self._sending_since = math.inf
         self.wire_up += count
 
     def _adapt_batch(self, seconds: float) -> None:
