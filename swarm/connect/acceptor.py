@@ -1,11 +1,12 @@
 """Inbound streams: from "somebody connected" to "a torrent runs it".
 
-Bounded in streams that have not shaken hands yet; a stranger who connects and says nothing costs one slot for the
-handshake time-out and no more.
+Bounded in streams that have not shaken hands yet.  When there are too many, the oldest of the address that has the most
+makes room, so that a flood from one address keeps nobody else out.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from swarm.net.network import Stream
 from swarm.wire.handshake import Handshake
 
 MAX_STRANGERS = 100
-"""Inbound streams that have not finished the handshake, per node; more are closed at once."""
+"""Inbound streams that have not finished the handshake, per node."""
 
 
 class TakesPeers(Protocol):
@@ -39,31 +40,41 @@ class Acceptor:
         self._config = config
         self._find = find
         self._emit = emit
-        self._strangers = 0
+        self._strangers: dict[trio.CancelScope, str] = {}  # the oldest first; from which address
 
     async def serve(self, accept: Callable[[], Awaitable[Stream]], path: PathName) -> None:
         """Take streams from ``accept`` until cancelled."""
         async with trio.open_nursery() as nursery:
             while True:
                 link = Link(await accept(), path)
-                if self._strangers >= MAX_STRANGERS:
-                    self._refuse(link, "too-many-strangers")
-                    continue
-                self._strangers += 1
-                nursery.start_soon(self._welcome, link)
+                if len(self._strangers) >= MAX_STRANGERS:
+                    self._evict()
+                stranger = trio.CancelScope()
+                self._strangers[stranger] = link.remote.host
+                nursery.start_soon(self._welcome, link, stranger)
 
-    async def _welcome(self, link: Link) -> None:
+    def _evict(self) -> None:
+        crowded, _ = Counter(self._strangers.values()).most_common(1)[0]
+        oldest = next(stranger for stranger, host in self._strangers.items() if host == crowded)
+        del self._strangers[oldest]
+        oldest.cancel()
+
+    async def _welcome(self, link: Link, stranger: trio.CancelScope) -> None:
         started = trio.current_time()
-        try:
-            torrent, theirs = await self._shake(link)
-        except RemoteError as error:
-            self._refuse(link, error.reason)
+        with stranger:
+            try:
+                torrent, theirs = await self._shake(link)
+            except RemoteError as error:
+                self._refuse(link, error.reason)
+                return
+            except trio.Cancelled:
+                link.stream.abort()
+                raise
+            finally:
+                self._strangers.pop(stranger, None)
+        if stranger.cancelled_caught:
+            self._refuse(link, "too-many-strangers")
             return
-        except trio.Cancelled:
-            link.stream.abort()
-            raise
-        finally:
-            self._strangers -= 1
         await torrent.run_connection(link, theirs, None, trio.current_time() - started)
 
     async def _shake(self, link: Link) -> tuple[TakesPeers, Handshake]:
