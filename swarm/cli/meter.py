@@ -71,7 +71,7 @@ class Meter:
         self._up = Rate()
 
     def read(self, now: float, statistics: TorrentStatistics) -> Standing:
-        checking = (statistics.checked, statistics.to_check) if statistics.state == "checking" else None
+        checking = (statistics.checked, statistics.to_check) if statistics.state in ("queued", "checking") else None
         return Standing(
             done=statistics.done,
             total=statistics.total,
@@ -105,6 +105,8 @@ def progress_line(standing: Standing, width: int) -> str:
     """One line of at most ``width`` columns; what matters least is left out where it does not fit."""
     if standing.checking is not None:
         looked_at, to_check = standing.checking
+        if not to_check:
+            return "looking for what is there"[:width]
         return f"checking  {format_percent(looked_at, to_check)}  {looked_at:,} of {to_check:,} pieces"[:width]
     down, up = format_rate(standing.down_rate), format_rate(standing.up_rate)
     if standing.complete:

@@ -173,7 +173,9 @@ class Session:
         ]
 
     def _missing(self) -> list[Torrent]:
-        return [torrent for torrent in self.torrents if torrent.state in ("queued", "checking", "downloading", "stopped")]
+        return [
+            torrent for torrent in self.torrents if torrent.state in ("queued", "checking", "downloading", "stopped")
+        ]
 
     def _mark(self) -> object:
         """Something that changes whenever something moves."""

@@ -54,6 +54,7 @@ def test_several_torrents_are_shown_as_one() -> None:
 def test_checking_is_shown_in_pieces() -> None:
     checking = Standing(0, 100, 0, 0, {}, checking=(250, 1000))
     assert progress_line(checking, 79) == "checking  25.0 %  250 of 1,000 pieces"
+    assert progress_line(Standing(0, 100, 0, 0, {}, checking=(0, 0)), 79) == "looking for what is there"
 
 
 def test_a_stall_is_explained_after_ten_seconds_and_then_only_when_the_reasons_change() -> None:
