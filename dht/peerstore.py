@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 
 from dht.address import network_of
-from dht.compact import encode_peer
+from dht.compact import decode_peer_untrusted, encode_peer
 from dht.datagram import Address
 
 LIFETIME = 45 * 60.0  # seconds; clients announce again every 5 to 30 minutes
@@ -85,6 +85,14 @@ class PeerStore:
         start = int(rng.random() * total)
         stretch = swarm.encoded[start * size : (start + count) * size]
         return stretch + swarm.encoded[: count * size - len(stretch)]
+
+    def peers(self, info_hash: bytes, now: float) -> list[Address]:
+        """All that we know ourselves."""
+        swarm = self._swarms.get(info_hash)
+        if swarm is None:
+            return []
+        self._expire_swarm(swarm, now)
+        return [decode_peer_untrusted(compact) for compact in swarm.peers]
 
     def expire(self, now: float) -> None:
         """Forget the peers that have not announced for 45 minutes."""

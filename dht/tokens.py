@@ -18,10 +18,10 @@ class TokenServer:
     only.  It is good for 5 to 10 minutes.  The port is left out: a symmetric NAT may change it in between.
     """
 
-    def __init__(self, rng: random.Random, now: float) -> None:
+    def __init__(self, rng: random.Random) -> None:
         self._rng = rng
         self._secret = self._previous = rng.randbytes(SECRET_SIZE)
-        self._since = now
+        self._since = float("-inf")
 
     def issue(self, host: str, info_hash: bytes, now: float) -> bytes:
         """The token that an announce of ``info_hash`` from ``host`` must bring."""

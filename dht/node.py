@@ -1,0 +1,450 @@
+"""`DhtNode`: one node of the mainline DHT for one address family, as a core without I/O (BEP 5, 32, 42, 43).
+
+Datagrams and ``now`` go in; datagrams, results and one next deadline come out.  IPv4 and IPv6 are two nodes, each
+lent the other's `DhtNode.closest` to answer ``want`` with.  What is answered is decided in `dht.server`, whom to ask
+in `dht.lookup`, who stays in the table in `dht.table`; here they are wired to the datagrams and kept fresh.
+
+Knows nothing of torrents: that a private one is never looked up or announced is the caller's business.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from dht import krpc
+from dht.address import is_local, is_usable, network_of
+from dht.config import DhtConfig
+from dht.datagram import Address, Outgoing, Path
+from dht.errors import LocalProtocolError, RemoteProtocolError
+from dht.external import ExternalAddress
+from dht.krpc import PING, WANT_V4, WANT_V6, Query, Response
+from dht.limits import Blacklist, Memory, Rate, RatePerHost
+from dht.lookup import Lookup
+from dht.nodeid import ID_SIZE, fits_address, make_node_id
+from dht.results import (
+    AddressObserved,
+    NodeIdChanged,
+    NodeStatistics,
+    OtherFamilyHeard,
+    PeersFound,
+    Result,
+    SearchEnded,
+)
+from dht.search import Announcement, OnPeers, Search
+from dht.server import Server
+from dht.state import SavedState
+from dht.table import K, RoutingTable
+from dht.transactions import Answer, OnAnswer, OnSilence, Transaction, Transactions
+from dht.upkeep import Upkeep
+
+MIN_MOVE_PAUSE = 600.0  # seconds between two changes of our id
+BURST_SECONDS = 10.0  # of datagrams from one host
+ANSWER_BURST_SECONDS = 2.0
+VERIFIED_FOR = 600.0  # seconds that an address is taken to receive what we send to it
+STRIKES, BANNED_FOR = 3, 1800.0  # lies until a host is left alone, and for how many seconds
+MAX_RECEIVED = 2048  # bytes; nobody has a reason to send more than 1,024
+MAX_OUTBOX = 4096  # datagrams that wait to be sent; then answers are dropped
+MAX_OBSERVATIONS = 1000  # results of that kind that wait to be taken
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    handle: int
+    target: bytes
+    announcement: Announcement | None
+
+
+class DhtNode:
+    """A `DatagramCore` (DESIGN §4).
+
+    Call `start` once; it then bootstraps and keeps its table.  Before that, and always, it answers queries.  After
+    each call that may have something to send (`get_peers`, `announce`, `add_address`) the owner calls
+    `datagrams_to_send`.
+    """
+
+    first_bytes = frozenset(b"d")
+
+    def __init__(
+        self, config: DhtConfig, rng: random.Random, *, ipv6: bool = False, saved: SavedState | None = None
+    ) -> None:
+        self.config = config
+        self.ipv6 = ipv6
+        self.read_only = config.read_only
+        self._rng = rng
+        self._external = ExternalAddress(config.external_host)
+        self.node_id = _first_id(config, rng, saved)
+        self.table = RoutingTable(self.node_id)
+        self.server = Server(self.table.closest_compact, rng, ipv6=ipv6, amplification=config.amplification)
+        self._transactions = Transactions(rng)
+        self._routers = frozenset(config.routers)
+        self._verified: Memory[Address] = Memory(VERIFIED_FOR)
+        self._blacklist = Blacklist(STRIKES, BANNED_FOR)
+        per_host, per_second = config.datagrams_per_second_per_host, config.answer_bytes_per_second
+        self._per_host = None if per_host is None else RatePerHost(per_host, per_host * BURST_SECONDS)
+        self._answers_rate = None if per_second is None else Rate(per_second, per_second * ANSWER_BURST_SECONDS)
+        self._outbox: list[Outgoing] = []
+        self._results: list[Result] = []
+        self._observations = 0
+        self._handles = 0
+        self._waiting: deque[_Request] = deque()
+        self._running: dict[int, Search] = {}
+        self._ready: dict[Search, None] = {}
+        self._pinging: set[Address] = set()
+        self._next_move = float("-inf")
+        self._upkeep = Upkeep(self, self.table, rng, config.routers)
+        for _, address in saved.nodes if saved is not None else ():
+            self._upkeep.add_seed(address)
+        self._sibling: DhtNode | None = None
+        self._queries_in = self._queries_out = self._answers = self._lookups = 0
+        self._malformed = self._unsolicited = self._limited = 0
+
+    # The core's verbs
+
+    def wants(self, datagram: memoryview, path: Path) -> bool:
+        """Whether it starts like a bencoded dictionary; nothing else on the shared socket does."""
+        return len(datagram) > 0 and datagram[0] == 0x64
+
+    def receive_batch(self, datagrams: Sequence[memoryview], path: Path, now: float) -> None:
+        """Take datagrams of one sender.  What is not understood or comes too fast is counted and dropped."""
+        for datagram in datagrams:
+            if not self._admits(path.remote, now):
+                self._limited += 1
+            elif len(datagram) <= MAX_RECEIVED:
+                self._receive(bytes(datagram), path, now)
+        self._step(now)
+
+    def datagrams_to_send(self, now: float) -> list[Outgoing]:
+        """One datagram each; a second call at once returns nothing."""
+        self._step(now)
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    def next_deadline(self) -> float | None:
+        deadlines = (self._transactions.next_deadline(), self._upkeep.next_deadline())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def handle_deadline(self, now: float) -> None:
+        for transaction in self._transactions.take_silent(now):
+            self.table.failed(transaction.address)
+            transaction.on_silence(transaction, now)
+        self._upkeep.handle_deadline(now)
+        self._step(now)
+
+    def take_results(self) -> list[Result]:
+        results, self._results = self._results, []
+        self._observations = 0
+        return results
+
+    # What the owner asks for
+
+    def start(self, now: float) -> None:
+        """Begin to bootstrap: from the saved nodes, the routers, and the addresses added so far."""
+        self._upkeep.start(now)
+
+    def lend(self, sibling: DhtNode | None) -> None:
+        """The node of the other family, if there is one: it is asked for its `closest` nodes and nothing else."""
+        self._sibling = sibling
+        self.server.other = None if sibling is None else sibling.closest
+
+    def closest(self, target: bytes) -> bytes:
+        """The up to 8 nodes we know closest to ``target``, in compact form."""
+        return self.table.closest_compact(target)
+
+    def add_address(self, address: Address, now: float) -> None:
+        """A node may be there (a PORT message, a torrent's ``nodes``): it is asked, and kept if it answers.
+
+        Addresses of the other family, and those that cannot be a node's, are ignored.
+        """
+        if is_usable(address, ipv6=self.ipv6):
+            self._upkeep.add_seed(address)
+            self.ping(address, None, now)
+
+    def get_peers(self, info_hash: bytes) -> int:
+        """Search for peers; the handle that `PeersFound` and, at the end, `SearchEnded` will carry.
+
+        At most `DhtConfig.max_searches` are under way, the others wait in the order asked.
+        """
+        return self._request(info_hash, None)
+
+    def announce(self, info_hash: bytes, port: int, *, implied_port: bool = False) -> int:
+        """Search for peers and tell the closest nodes that there is one at ``port``.
+
+        With ``implied_port`` they take the port that our datagrams come from, as they see it: right behind a NAT when
+        µTP shares the socket.  LocalProtocolError for a port outside 1–65535.
+        """
+        if not 0 < port < 65536:
+            raise LocalProtocolError(f"{port} is not a port")
+        return self._request(info_hash, Announcement(port, implied_port))
+
+    def cancel(self, handle: int) -> None:
+        """Ask no more for this search and report nothing of it.  Unknown handles are none."""
+        search = self._running.pop(handle, None)
+        if search is not None:
+            self._ready.pop(search, None)
+        else:
+            self._waiting = deque(request for request in self._waiting if request.handle != handle)
+
+    def saved_state(self) -> SavedState:
+        """What to keep for the next run: the contacts that are good come first."""
+        contacts = sorted(self.table.contacts(), key=lambda contact: (contact.failures, -contact.answered_at))
+        return SavedState(self.node_id, tuple((contact.node_id, contact.address) for contact in contacts))
+
+    def statistics(self) -> NodeStatistics:
+        return NodeStatistics(
+            nodes=len(self.table),
+            queries_in=self._queries_in,
+            queries_out=self._queries_out,
+            answers=self._answers,
+            lookups=self._lookups,
+            peers_stored=len(self.server.store),
+            in_flight=self._transactions.in_flight,
+            searches_waiting=len(self._waiting),
+            malformed=self._malformed,
+            unsolicited=self._unsolicited,
+            limited=self._limited,
+        )
+
+    @property
+    def external_host(self) -> str | None:
+        """Our address by the vote of those who answered us, or by configuration."""
+        return self._external.host
+
+    # Asker: what searches need
+
+    @property
+    def may_ask(self) -> bool:
+        return self._transactions.in_flight < self.config.max_in_flight
+
+    def ask(
+        self,
+        address: Address,
+        node_id: bytes | None,
+        method: bytes,
+        arguments: bytes,
+        now: float,
+        on_answer: OnAnswer,
+        on_silence: OnSilence,
+    ) -> None:
+        transaction = self._transactions.open(address, node_id, now, on_answer, on_silence)
+        self._queries_out += 1
+        query = krpc.encode_query(transaction.transaction_id, method, arguments, read_only=self.read_only)
+        self._send(query, Path(None, address))
+
+    def stepped(self, search: Search) -> None:
+        if search.handle in self._running:
+            self._ready[search] = None
+
+    # Datagrams of others
+
+    def _admits(self, remote: Address, now: float) -> bool:
+        if self._blacklist.bans(_owner(remote), now):
+            return False
+        if self._per_host is None or self._transactions.awaits(remote):
+            return True
+        return self._per_host.admits(network_of(remote[0]) if self.ipv6 else remote[0], now)
+
+    def _receive(self, datagram: bytes, path: Path, now: float) -> None:
+        remote = path.remote
+        try:
+            message = krpc.decode_untrusted(datagram)
+        except RemoteProtocolError as error:
+            self._malformed += 1
+            if error.transaction_id is not None:
+                self._refuse(error, path, len(datagram), now)
+            elif self._transactions.awaits(remote):
+                self._lied(remote, now)
+            return
+        if isinstance(message, Query):
+            self._receive_query(message, path, len(datagram), now)
+        else:
+            self._receive_answer(message, remote, now)
+
+    def _receive_query(self, query: Query, path: Path, size: int, now: float) -> None:
+        remote = path.remote
+        self._queries_in += 1
+        if query.node_id == self.node_id:
+            return
+        if not query.read_only and self.table.asked_us(query.node_id, remote, now):
+            self.ping(remote, query.node_id, now)
+        if self.read_only:
+            return
+        verified = self._verified.holds(remote, now)
+        answer, proved = self.server.answer(query, self.node_id, remote, size, now, verified=verified)
+        if proved:
+            self._verified.add(remote, now)
+        self._answer(answer, path, now)
+
+    def _refuse(self, error: RemoteProtocolError, path: Path, size: int, now: float) -> None:
+        self._queries_in += 1
+        if error.transaction_id is not None and not self.read_only:
+            text = str(error).encode()
+            self._answer(self.server.refuse(error.transaction_id, error.code, text, path.remote, size), path, now)
+
+    def _answer(self, answer: bytes | None, path: Path, now: float) -> None:
+        if answer is None or len(self._outbox) >= MAX_OUTBOX:
+            return
+        if self._answers_rate is not None and not self._answers_rate.take(len(answer), now):
+            self._limited += 1
+            return
+        self._answers += 1
+        self._send(answer, path)
+
+    def _receive_answer(self, answer: Answer, remote: Address, now: float) -> None:
+        transaction = self._transactions.close(answer.transaction_id, remote, now)
+        if transaction is None:
+            self._unsolicited += 1
+            return
+        self._verified.add(remote, now)
+        if answer.observed is not None:
+            self._observed(remote, answer.observed, now)
+        if isinstance(answer, Response) and answer.node_id != self.node_id:
+            self._note_alive(transaction, answer, now)
+        transaction.on_answer(transaction, answer, now)
+
+    def _note_alive(self, transaction: Transaction, answer: Response, now: float) -> None:
+        """Into the table with whoever answered; routers have better things to do than to be in tables."""
+        remote = transaction.address
+        if remote not in self._routers:
+            self.table.answered(answer.node_id, remote, now)
+        heard = answer.nodes if self.ipv6 else answer.nodes6
+        if heard and self._upkeep.bootstrapping:
+            self._results.append(OtherFamilyHeard(tuple(heard[:K])))
+
+    def _lied(self, remote: Address, now: float) -> None:
+        if self._blacklist.strike(_owner(remote), now):
+            self.table.remove(remote)
+
+    def _observed(self, reporter: Address, observed: Address, now: float) -> None:
+        if (":" in observed[0]) is not self.ipv6:
+            return
+        if self._observations < MAX_OBSERVATIONS:
+            self._observations += 1
+            self._results.append(AddressObserved(reporter, observed))
+        if not is_local(observed[0]):
+            self._external.vote(reporter[0], observed[0])
+            host = self._external.host
+            if host is not None and now >= self._next_move and not fits_address(self.node_id, host):
+                self._move(host, now)
+
+    def _move(self, host: str, now: float) -> None:
+        """Take an id that fits our address, and get to know its neighbours."""
+        self._next_move = now + MIN_MOVE_PAUSE
+        self.node_id = make_node_id(host, self._rng)
+        self.table.move(self.node_id)
+        self._results.append(NodeIdChanged(self.node_id, host))
+        self._upkeep.moved()
+
+    # Our own questions
+
+    def ping(self, address: Address, node_id: bytes | None, now: float, tries: int = 2) -> None:
+        """Ask whether a node is there, unless that is being asked already or too much else is."""
+        if address in self._pinging or not self.may_ask or self._blacklist.bans(_owner(address), now):
+            return
+        self._pinging.add(address)
+
+        def on_answer(transaction: Transaction, answer: Answer, at: float) -> None:
+            self._pinging.discard(address)
+
+        def on_silence(transaction: Transaction, at: float) -> None:
+            self._pinging.discard(address)
+            if tries > 1:
+                self.ping(address, node_id, at, tries - 1)
+
+        self.ask(address, node_id, PING, krpc.ping_arguments(self.node_id), now, on_answer, on_silence)
+
+    def _request(self, target: bytes, announcement: Announcement | None) -> int:
+        if len(target) != ID_SIZE:
+            raise LocalProtocolError(f"an info-hash has {ID_SIZE} bytes, not {len(target)}")
+        self._handles += 1
+        self._waiting.append(_Request(self._handles, target, announcement))
+        return self._handles
+
+    def _begin(
+        self,
+        handle: int,
+        target: bytes,
+        *,
+        peers_wanted: bool,
+        announcement: Announcement | None = None,
+        want: int = 0,
+        on_peers: OnPeers | None = None,
+    ) -> Search:
+        lookup = Lookup(target, ipv6=self.ipv6)
+        contacts = self.table.closest(target, 2 * K)
+        lookup.add((contact.node_id, contact.address) for contact in contacts)
+        search = Search(
+            self, handle, lookup, peers_wanted=peers_wanted, announcement=announcement, want=want, on_peers=on_peers
+        )
+        self._lookups += 1
+        self._running[handle] = search
+        self._ready[search] = None
+        return search
+
+    def look_for(self, target: bytes, *, both_families: bool) -> Search:
+        """A find_node search of our own, which reports nothing.
+
+        ``both_families`` asks for nodes of the other family too, if its node knows fewer than 8 (BEP 32).
+        """
+        lacking = both_families and self._sibling is not None and len(self._sibling.table) < K
+        self._handles += 1
+        return self._begin(self._handles, target, peers_wanted=False, want=WANT_V4 | WANT_V6 if lacking else 0)
+
+    def expire(self, now: float) -> None:
+        self.server.store.expire(now)
+
+    def _step(self, now: float) -> None:
+        """Let the searches that can go on do so, and begin the next ones."""
+        while True:
+            while self._waiting and len(self._running) < self.config.max_searches and self.may_ask:
+                self._begin_request(self._waiting.popleft(), now)
+            if not self._ready:
+                return
+            search = next(iter(self._ready))
+            del self._ready[search]
+            if search.step(now):
+                self._finish(search, now)
+            elif not self.may_ask:
+                self._ready[search] = None
+                return
+
+    def _begin_request(self, request: _Request, now: float) -> None:
+        search = self._begin(
+            request.handle,
+            request.target,
+            peers_wanted=True,
+            announcement=request.announcement,
+            on_peers=self._peers_found,
+        )
+        search.found(self.server.store.peers(request.target, now))
+
+    def _peers_found(self, search: Search, peers: list[Address]) -> None:
+        if search.handle in self._running:
+            self._results.append(PeersFound(search.handle, tuple(peers)))
+
+    def _finish(self, search: Search, now: float) -> None:
+        del self._running[search.handle]
+        for liar in search.lookup.liars():
+            self._lied(liar, now)
+        self._upkeep.finished(search, now)
+        if search.reporting:
+            announced = len(search.acknowledged)
+            self._results.append(SearchEnded(search.handle, search.queries, search.answers, announced, search.hops))
+
+    def _send(self, datagram: bytes, path: Path) -> None:
+        self._outbox.append(Outgoing((datagram,), len(datagram), path))
+
+
+def _owner(address: Address) -> Hashable:
+    """Who is to blame: a host; on a local network, where one host may be many nodes, the address."""
+    return address if is_local(address[0]) else address[0]
+
+
+def _first_id(config: DhtConfig, rng: random.Random, saved: SavedState | None) -> bytes:
+    """The saved id, unless we know that it does not fit our address."""
+    host = config.external_host
+    if saved is not None and (host is None or fits_address(saved.node_id, host)):
+        return saved.node_id
+    return make_node_id(host, rng)
