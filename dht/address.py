@@ -5,6 +5,7 @@ Hosts are canonical text, as `dht.compact` writes it.  Resolves nothing.
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
@@ -29,7 +30,7 @@ def is_local(host: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def network_of(host: str) -> str:
-    """A name for the network whose hosts probably belong to one owner: the /24 of an IPv4 host, the /64 of an IPv6 one.
+    """A name for the network whose hosts probably have one owner: the /24 of an IPv4 host, the /64 of an IPv6 one.
 
     Local hosts are each a network of their own.
     """
@@ -38,6 +39,16 @@ def network_of(host: str) -> str:
     if ":" in host:
         return IPv6Address(host.partition("%")[0]).packed[:IPV6_NETWORK_BYTES].hex()
     return host.rpartition(".")[0]
+
+
+def owner_of(address: Address) -> Hashable:
+    """Who is counted as one: a host, or where many nodes share a local one (a laboratory), each address."""
+    return address if is_local(address[0]) else address[0]
+
+
+def neighbourhood_of(address: Address) -> Hashable:
+    """Who is suspected to be one: a network, or where many nodes share a local host, each address."""
+    return address if is_local(address[0]) else network_of(address[0])
 
 
 def is_usable(address: Address, *, ipv6: bool) -> bool:

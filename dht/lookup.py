@@ -5,7 +5,7 @@ do not exist (poison):
 
 * a node counts among the k only if its id fits its address (BEP 42), and one for each /24 (IPv6: /64);
 * others are asked too, one at a time and 2k at most, for much of the network never adopted BEP 42;
-* who has named six nodes of which none answered is not believed any more: what nobody else names is not asked.
+* who has named six nodes in vain, and few that answered, is not believed: what nobody else names is not asked.
 
 Sends nothing and knows no time: `dht.search` asks, and says what came of it.
 """
@@ -13,10 +13,10 @@ Sends nothing and knows no time: `dht.search` asks, and says what came of it.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from enum import Enum, auto
 
-from dht.address import is_local, is_usable, network_of
+from dht.address import is_local, is_usable, neighbourhood_of
 from dht.compact import Node
 from dht.datagram import Address
 from dht.nodeid import ID_BITS, fits_address, number
@@ -41,7 +41,10 @@ class State(Enum):
 
 
 class Candidate:
-    """A node that may be asked.  ``source`` is who named it, None for our own table; ``depth`` counts the hops."""
+    """A node that may be asked.
+
+    ``sources`` are those who named it, none if it comes from our own table; ``depth`` counts the hops to it.
+    """
 
     __slots__ = (
         "address",
@@ -51,7 +54,7 @@ class Candidate:
         "fit",
         "network",
         "node_id",
-        "source",
+        "sources",
         "state",
         "token",
         "tries",
@@ -62,13 +65,13 @@ class Candidate:
         self.address = address
         self.distance = distance
         self.fit = node_id is None or fits_address(node_id, address[0])
-        self.network = network_of(address[0])
-        self.source = source
+        self.network = neighbourhood_of(address)
+        self.sources = [] if source is None else [source]
         self.depth: int = 1 if source is None else source.depth + 1
         self.state = State.FRESH
         self.token = b""
         self.tries = 0
-        self.false_names = 0  # nodes it named that did not answer; far below zero once one did
+        self.false_names = 0  # nodes it named that did not answer, less two for each that did
 
     @property
     def lied(self) -> bool:
@@ -76,7 +79,7 @@ class Candidate:
 
     @property
     def believed(self) -> bool:
-        return self.source is None or not self.source.lied
+        return not self.sources or not all(source.lied for source in self.sources)
 
 
 class Lookup:
@@ -88,13 +91,15 @@ class Lookup:
 
     def __init__(self, target: bytes, *, ipv6: bool = False) -> None:
         self.target = target
+        self.thorough = False
+        """Whether to ask the silent once more even though k others answered; in any case where not so many did."""
         self._goal = number(target)
         self._ipv6 = ipv6
         self._entries: list[Candidate] = []  # known by their addresses only
         self._order: list[Candidate] = []  # by distance
         self._by_id: dict[bytes, Candidate] = {}
         self._by_address: dict[Address, Candidate] = {}
-        self._per_network: dict[str, int] = {}
+        self._per_network: dict[Hashable, int] = {}
         self._unfit = self._unfit_asked = 0
         self._in_flight = self._unfit_in_flight = 0
 
@@ -116,8 +121,8 @@ class Lookup:
         for node_id, address in nodes:
             known = self._by_id.get(node_id)
             if known is not None:
-                if known.address == address and not known.believed:
-                    known.source = source
+                if known.address == address and known.sources and source is not None:
+                    known.sources.append(source)
             elif (
                 address not in self._by_address
                 and is_usable(address, ipv6=self._ipv6)
@@ -154,7 +159,9 @@ class Lookup:
                 return candidate
             else:
                 waiting = waiting or self._unfit_in_flight > 0
-        return None if waiting or answered >= K else self._to_retry()
+        if waiting or (answered >= K and not self.thorough):
+            return None
+        return self._to_retry()
 
     def asked(self, candidate: Candidate) -> None:
         """A query to ``candidate`` has left."""
@@ -183,8 +190,8 @@ class Lookup:
             return
         candidate.state = State.ANSWERED
         candidate.token = token
-        if candidate.source is not None:
-            candidate.source.false_names = -MAX_CANDIDATES
+        for source in candidate.sources:
+            source.false_names -= 2
         self.add(list(nodes)[:MAX_NAMED], candidate)
 
     def fell_silent(self, candidate: Candidate) -> None:
@@ -204,13 +211,13 @@ class Lookup:
         return [candidate for candidate in self._window() if candidate.state is State.ANSWERED]
 
     def liars(self) -> list[Address]:
-        """Those who named nodes of which not one was there."""
+        """Those who named many nodes that were not there, and hardly one that was."""
         return [candidate.address for candidate in self._order if candidate.lied]
 
     def _window(self) -> Iterator[Candidate]:
         """The candidates on which the end depends, closest first: k that fit, and k at most that do not."""
         fit = unfit = 0
-        networks: set[tuple[str, bool]] = set()
+        networks: set[tuple[Hashable, bool]] = set()
         for candidate in self._order:
             if candidate.state is State.SILENT or candidate.state is State.REFUSED or not candidate.believed:
                 continue
@@ -232,9 +239,13 @@ class Lookup:
         return self._unfit_in_flight == 0 and self._unfit_asked < MAX_UNFIT_ASKED
 
     def _to_retry(self) -> Candidate | None:
-        """In a network so small that there are not k to answer, a lost packet is worth a second try."""
+        """A packet may have been lost: a second try for the silent, as long as they are closer than the k-th answer."""
+        answered = 0
         for candidate in self._order:
-            if candidate.state is State.SILENT and candidate.tries < MAX_TRIES and candidate.believed:
+            answered += candidate.state is State.ANSWERED and candidate.fit
+            if answered >= K:
+                return None
+            if candidate.state is State.SILENT and candidate.tries < MAX_TRIES and candidate.believed and candidate.fit:
                 return candidate
         return None
 
@@ -244,7 +255,7 @@ class Lookup:
                 return
             self._unfit += 1
         waiting = self._per_network.get(candidate.network, 0)
-        if waiting >= MAX_PER_NETWORK and not is_local(candidate.address[0]):
+        if waiting >= MAX_PER_NETWORK:
             return
         self._per_network[candidate.network] = waiting + 1
         insort(self._order, candidate, key=lambda other: other.distance)
@@ -272,5 +283,6 @@ class Lookup:
             self._unfit_in_flight -= not candidate.fit
 
     def _disappoint(self, candidate: Candidate) -> None:
-        if candidate.source is not None and candidate.tries == 1:
-            candidate.source.false_names += 1
+        if candidate.tries == 1:
+            for source in candidate.sources:
+                source.false_names += 1

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dht import krpc
-from dht.address import is_local, is_usable, network_of
+from dht.address import is_local, is_usable, network_of, owner_of
 from dht.config import DhtConfig
 from dht.datagram import Address, Outgoing, Path
 from dht.errors import LocalProtocolError, RemoteProtocolError
@@ -240,7 +240,7 @@ class DhtNode:
     # Datagrams of others
 
     def _admits(self, remote: Address, now: float) -> bool:
-        if self._blacklist.bans(_owner(remote), now):
+        if self._blacklist.bans(owner_of(remote), now):
             return False
         if self._per_host is None or self._transactions.awaits(remote):
             return True
@@ -314,7 +314,7 @@ class DhtNode:
             self._results.append(OtherFamilyHeard(tuple(heard[:K])))
 
     def _lied(self, remote: Address, now: float) -> None:
-        if self._blacklist.strike(_owner(remote), now):
+        if self._blacklist.strike(owner_of(remote), now):
             self.table.remove(remote)
 
     def _observed(self, reporter: Address, observed: Address, now: float) -> None:
@@ -341,7 +341,7 @@ class DhtNode:
 
     def ping(self, address: Address, node_id: bytes | None, now: float, tries: int = 2) -> None:
         """Ask whether a node is there, unless that is being asked already or too much else is."""
-        if address in self._pinging or not self.may_ask or self._blacklist.bans(_owner(address), now):
+        if address in self._pinging or not self.may_ask or self._blacklist.bans(owner_of(address), now):
             return
         self._pinging.add(address)
 
@@ -435,11 +435,6 @@ class DhtNode:
 
     def _send(self, datagram: bytes, path: Path) -> None:
         self._outbox.append(Outgoing((datagram,), len(datagram), path))
-
-
-def _owner(address: Address) -> Hashable:
-    """Who is to blame: a host; on a local network, where one host may be many nodes, the address."""
-    return address if is_local(address[0]) else address[0]
 
 
 def _first_id(config: DhtConfig, rng: random.Random, saved: SavedState | None) -> bytes:

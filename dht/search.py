@@ -87,7 +87,6 @@ class Search:
         self.answers = 0
         self.acknowledged: set[Address] = set()
         self.hops = 0
-        self.found_at_query: int | None = None
 
     @property
     def reporting(self) -> bool:
@@ -99,8 +98,11 @@ class Search:
         while self._asker.may_ask:
             candidate = self.lookup.next_candidate()
             if candidate is None:
-                break
-            self._ask(candidate, now)
+                if not self._may_insist():
+                    break
+                self.lookup.thorough = True
+            else:
+                self._ask(candidate, now)
         if self._to_announce is None:
             if not self.lookup.done:
                 return False
@@ -114,10 +116,12 @@ class Search:
         fresh = [peer for peer in dict.fromkeys(peers) if peer[1] and peer not in self._found]
         fresh = fresh[: MAX_PEERS - len(self._found)]
         if fresh and self._on_peers is not None:
-            if self.found_at_query is None:
-                self.found_at_query = self.queries
             self._found.update(fresh)
             self._on_peers(self, fresh)
+
+    def _may_insist(self) -> bool:
+        """A search for peers that would end without any tries those again that did not answer."""
+        return self._method == GET_PEERS and not self._found and not self.lookup.thorough and self.lookup.done
 
     def _ask(self, candidate: Candidate, now: float) -> None:
         def on_answer(transaction: Transaction, answer: Answer, at: float) -> None:

@@ -6,9 +6,9 @@ with our id, the last bucket all that share more; only the last one splits.  Ask
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
-from dht.address import is_local, network_of
+from dht.address import neighbourhood_of, owner_of
 from dht.compact import encode_peer
 from dht.datagram import Address
 from dht.nodeid import ID_BITS, number, shared_bits
@@ -31,7 +31,7 @@ class Contact:
         self.number = int.from_bytes(node_id, "big")
         self.address = address
         self.compact = node_id + encode_peer(address)
-        self.network = network_of(address[0])
+        self.network = neighbourhood_of(address)
         self.answered_at = now
         self.asked_us_at = NEVER
         self.failures = 0
@@ -56,7 +56,7 @@ class RoutingTable:
     def __init__(self, own_id: bytes) -> None:
         self._own = number(own_id)
         self._buckets = [_Bucket()]
-        self._by_owner: dict[object, Contact] = {}  # spares included
+        self._by_owner: dict[Hashable, Contact] = {}  # spares included
 
     def __len__(self) -> int:
         """Contacts that are not bad."""
@@ -73,7 +73,7 @@ class RoutingTable:
 
     def answered(self, node_id: bytes, address: Address, now: float) -> None:
         """This node answered a query of ours: keep it, or keep it as a spare, or note that it lives."""
-        known = self._by_owner.get(_owner(address))
+        known = self._by_owner.get(owner_of(address))
         if known is not None and known.node_id == node_id and known.address == address:
             known.answered_at = now
             known.failures = 0
@@ -87,7 +87,7 @@ class RoutingTable:
 
     def asked_us(self, node_id: bytes, address: Address, now: float) -> bool:
         """This node sent us a query.  True when it is not known and a place is free: it is worth a ping."""
-        known = self._by_owner.get(_owner(address))
+        known = self._by_owner.get(owner_of(address))
         if known is not None:
             if known.node_id == node_id and known.address == address:
                 known.asked_us_at = now
@@ -95,13 +95,13 @@ class RoutingTable:
             return known.bad
         their_number = int.from_bytes(node_id, "big")
         bucket = self._bucket_of(their_number)
-        if bucket.has_place(network_of(address[0])):
+        if bucket.has_place(neighbourhood_of(address)):
             return their_number != self._own
         return bucket is self._buckets[-1] and their_number != self._own
 
     def failed(self, address: Address) -> None:
         """A query to ``address`` fell silent."""
-        known = self._by_owner.get(_owner(address))
+        known = self._by_owner.get(owner_of(address))
         if known is None or known.address != address:
             return
         known.failures += 1
@@ -110,7 +110,7 @@ class RoutingTable:
 
     def remove(self, address: Address) -> None:
         """Forget whoever is there: it lied."""
-        known = self._by_owner.get(_owner(address))
+        known = self._by_owner.get(owner_of(address))
         if known is not None and known.address == address:
             self._drop(known)
 
@@ -192,7 +192,7 @@ class RoutingTable:
             self._split()
             bucket = self._bucket_of(contact.number)
         if bucket.add(contact, self._by_owner):
-            self._by_owner[_owner(contact.address)] = contact
+            self._by_owner[owner_of(contact.address)] = contact
             bucket.changed_at = max(bucket.changed_at, now)
 
     def _split(self) -> None:
@@ -204,13 +204,13 @@ class RoutingTable:
         for contact in full.contacts:
             (near if shared_bits(self._own, contact.number) > bits else far).contacts.append(contact)
         for spare in full.spares:
-            del self._by_owner[_owner(spare.address)]
+            del self._by_owner[owner_of(spare.address)]
         for spare in full.spares:
             if (near if shared_bits(self._own, spare.number) > bits else far).add(spare, self._by_owner):
-                self._by_owner[_owner(spare.address)] = spare
+                self._by_owner[owner_of(spare.address)] = spare
 
     def _drop(self, contact: Contact) -> None:
-        del self._by_owner[_owner(contact.address)]
+        del self._by_owner[owner_of(contact.address)]
         bucket = self._bucket_of(contact.number)
         if contact in bucket.spares:
             bucket.spares.remove(contact)
@@ -233,13 +233,13 @@ class _Bucket:
     def live(self) -> list[Contact]:
         return [contact for contact in self.contacts if contact.failures < BAD_AFTER]
 
-    def has_place(self, network: str) -> bool:
+    def has_place(self, network: Hashable) -> bool:
         """Whether a contact of ``network`` would get in."""
         if any(contact.network == network and not contact.bad for contact in self.contacts):
             return False
         return len(self.contacts) < K or any(contact.bad for contact in self.contacts)
 
-    def add(self, contact: Contact, by_owner: dict[object, Contact]) -> bool:
+    def add(self, contact: Contact, by_owner: dict[Hashable, Contact]) -> bool:
         """As a contact, in the place of a bad one, or as a spare; False when its network is represented already."""
         for other in self.contacts:
             if other.network == contact.network:
@@ -256,14 +256,14 @@ class _Bucket:
             return True
         self.spares.append(contact)
         if len(self.spares) > MAX_REPLACEMENTS:
-            del by_owner[_owner(self.spares.pop(0).address)]
+            del by_owner[owner_of(self.spares.pop(0).address)]
         return True
 
-    def replace(self, bad: Contact, by_owner: dict[object, Contact]) -> None:
+    def replace(self, bad: Contact, by_owner: dict[Hashable, Contact]) -> None:
         """Put the youngest spare in the place of a contact that went bad, if there is one."""
         if bad in self.spares:
             self.spares.remove(bad)
-            del by_owner[_owner(bad.address)]
+            del by_owner[owner_of(bad.address)]
         elif self.spares:
             self._evict(bad, by_owner)
             self.promote()
@@ -276,11 +276,6 @@ class _Bucket:
                 self.contacts.append(spare)
                 return
 
-    def _evict(self, contact: Contact, by_owner: dict[object, Contact]) -> None:
+    def _evict(self, contact: Contact, by_owner: dict[Hashable, Contact]) -> None:
         self.contacts.remove(contact)
-        del by_owner[_owner(contact.address)]
-
-
-def _owner(address: Address) -> object:
-    """Who is counted as one: a host, or for local hosts (laboratories, one machine) each address."""
-    return address if is_local(address[0]) else address[0]
+        del by_owner[owner_of(contact.address)]
