@@ -14,6 +14,8 @@ from swarm.endpoint import Endpoint
 
 Direction = Literal["in", "out"]
 PathName = Literal["tcp", "utp", "tcp-punched", "utp-punched", "predicted", "birthday", "relayed", "turn"]
+EncryptionName = Literal["plaintext", "obfuscated", "rc4"]
+"""What carries the payload; "obfuscated" is plaintext behind a handshake of message stream encryption."""
 SourceName = Literal["tracker", "dht", "pex", "lsd", "incoming", "manual", "resume"]
 
 
@@ -32,6 +34,40 @@ class PortBound(Event):
     transport: Literal["tcp", "udp"]
     local: Endpoint
     wanted: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapped(Event):
+    """A gateway forwards ``external`` to our port; again when ``external`` has changed."""
+
+    method: str
+    transport: Literal["tcp", "udp"]
+    gateway: str
+    internal: Endpoint
+    external: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class PortMappingFailed(Event):
+    """A gateway did not open our port by this method; ``reason`` is a slug.  It will be tried again."""
+
+    method: str
+    transport: Literal["tcp", "udp"]
+    gateway: str
+    internal: Endpoint
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PortMappingLost(Event):
+    """A port is not forwarded any more: lease expired, gateway restarted or gone, network changed."""
+
+    method: str
+    transport: Literal["tcp", "udp"]
+    gateway: str
+    internal: Endpoint
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import trio
 from swarm.config import Config
 from swarm.connect.acceptor import Acceptor
 from swarm.connect.dialer import Dialer, Means
+from swarm.connect.encrypted import Encryption
 from swarm.discover.tracker_client import Family, TrackerClient
 from swarm.discover.trackers import Announcer
 from swarm.endpoint import Endpoint
@@ -40,6 +41,7 @@ from swarm.torrent.openfile import FileHandles
 from swarm.torrent.openpiece import PieceMemory
 from swarm.torrent.readcache import ReadCache
 from swarm.torrent.torrent import Torrent
+from swarm.wire.encryption import hash_of_torrent
 from swarm.wire.handshake import make_peer_id
 from utp.config import UtpConfig
 
@@ -68,8 +70,10 @@ class Node:
         self._network = network if config.bind is None else BoundNetwork(network, config.bind)
         self._rng = rng
         self._work = work
-        self._dialer = Dialer(self._network, config, self._doors)
-        self._acceptor = Acceptor(config, self._door_of, self.emit)
+        self._obfuscated: dict[bytes, bytes] = {}  # how encrypted handshakes name our torrents, to info-hash
+        self._encryption = Encryption(config.encryption, self._obfuscated.get, rng, runner)
+        self._dialer = Dialer(self._network, config, self._doors, self._encryption)
+        self._acceptor = Acceptor(config, self._door_of, self._encryption, self.emit)
         self._client = TrackerClient(self._network, {})
         self._announcer = Announcer(self._client, port=self._announced_port, rng=rng, emit=self.emit)
         self._lent = Lent(
@@ -119,6 +123,7 @@ class Node:
             upload_rate=upload_rate,
         )
         self.torrents[metainfo.info_hash] = torrent
+        self._obfuscated[hash_of_torrent(metainfo.info_hash)] = metainfo.info_hash
         self._work.start_soon(torrent.open)
         return torrent
 
@@ -127,6 +132,7 @@ class Node:
         with trio.move_on_after(GOODBYE):
             await torrent.stop()
         del self.torrents[torrent.info_hash]
+        del self._obfuscated[hash_of_torrent(torrent.info_hash)]
 
     def events(self, capacity: int = 1000) -> AbstractAsyncContextManager[AsyncIterator[tuple[float, Event]]]:
         """Facts from now on, as ``(trio time, event)``; see `EventBus.subscribe`."""
@@ -147,6 +153,7 @@ class Node:
         started = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
+            await self._encryption.prepare()
             while True:
                 ports = await self._open_ports()
                 if not started:

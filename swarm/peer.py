@@ -17,7 +17,7 @@ import trio
 from swarm.bitfield import Bitfield
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.events import Direction, PathName
+from swarm.events import Direction, EncryptionName, PathName
 from swarm.net.network import Buffer, ReceivesInto, SendsVectored, Stream
 from swarm.ratelimit import TokenBucket, grant_all, take_all
 from swarm.torrent.downloader import Copies, Downloader
@@ -110,6 +110,7 @@ class Identity:
     path: PathName
     direction: Direction
     handshake: Handshake
+    encryption: EncryptionName = "plaintext"
 
     @property
     def peer_id(self) -> bytes:
@@ -144,7 +145,9 @@ class PeerConnection:
         stream: Stream,
         identity: Identity,
         torrent: TorrentSide,
+        received: bytes = b"",
     ) -> None:
+        """``received`` is what came behind the handshake and has been read of the stream already."""
         now = trio.current_time()
         fast = identity.handshake.fast
         self.identity = identity
@@ -159,6 +162,7 @@ class PeerConnection:
         self._measured = (now, 0, 0)
         self._stream = stream
         self._torrent = torrent
+        self._received = received
         self._reader = WireReader(piece_count=torrent.have.size, fast=fast)
         self._fast = fast
         self._scope = trio.CancelScope()
@@ -276,17 +280,25 @@ class PeerConnection:
 
     async def _read(self) -> None:
         receive = self._receive_into if isinstance(self._stream, ReceivesInto) else self._receive_some
+        if self._received:
+            self._arrived_untrusted(len(self._received), self._reader.feed(self._received))
+            self._received = b""
         while True:
             limits = self._torrent.download_limits
             count, messages = await self._receive(receive, grant_all(limits) if limits else 0)
-            now = self.received_at = trio.current_time()
-            self.wire_down += count
-            for message in messages:
-                self._dispatch_untrusted(message, now)
+            now = self._arrived_untrusted(count, messages)
             del messages  # the blocks are views of the buffer that the next read fills
-            self.send(self.downloader.refill(now))
             if limits and (wait := take_all(limits, count, now)) > 0:
                 await trio.sleep(wait)
+
+    def _arrived_untrusted(self, count: int, messages: list[Message]) -> float:
+        """Act on what a read brought; when it did."""
+        now = self.received_at = trio.current_time()
+        self.wire_down += count
+        for message in messages:
+            self._dispatch_untrusted(message, now)
+        self.send(self.downloader.refill(now))
+        return now
 
     async def _receive(
         self, receive: Callable[[int], Awaitable[tuple[int, list[Message]]]], limit: int

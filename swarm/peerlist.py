@@ -89,6 +89,8 @@ class KnownPeer:
     last_reason: str | None = None
     good_path: PathName | None = None
     """How it was last reached: to be tried first."""
+    obfuscated: bool = False
+    """It was last reached by message stream encryption: to be tried first."""
     dialing: bool = False
     connections: int = 0
     last_connected: float | None = None
@@ -228,7 +230,7 @@ class PeerList:
         backoff = min(first * 2 ** min(peer.failures - 1, 20), MAX_BACKOFF)
         self._schedule(peer, now + backoff * self._rng.uniform(0.9, 1.1))
 
-    def connected(self, peer: KnownPeer, path: PathName, *, inbound: bool = False) -> None:
+    def connected(self, peer: KnownPeer, path: PathName, *, inbound: bool = False, obfuscated: bool = False) -> None:
         """A connection to the peer was admitted.  An inbound one says nothing about how to reach it."""
         peer.connections += 1
         peer.dialing = False
@@ -238,6 +240,7 @@ class PeerList:
         peer._ticket = 0
         if not inbound:
             peer.good_path = path
+            peer.obfuscated = obfuscated
 
     def disconnected(self, peer: KnownPeer, now: float, *, bytes_down: int = 0, bytes_up: int = 0) -> None:
         """A connection ended, or an attempt was broken off without a verdict."""

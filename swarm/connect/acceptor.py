@@ -14,6 +14,7 @@ import trio
 
 from swarm.config import Config
 from swarm.connect.dial import Link
+from swarm.connect.encrypted import Encryption
 from swarm.connect.shake import shake_as_acceptor
 from swarm.errors import RemoteError
 from swarm.events import ConnectionRefused, Emit, PathName
@@ -36,9 +37,12 @@ class TakesPeers(Protocol):
 class Acceptor:
     """Shakes hands with whoever connects to a listener."""
 
-    def __init__(self, config: Config, find: Callable[[bytes], TakesPeers | None], emit: Emit) -> None:
+    def __init__(
+        self, config: Config, find: Callable[[bytes], TakesPeers | None], encryption: Encryption, emit: Emit
+    ) -> None:
         self._config = config
         self._find = find
+        self._encryption = encryption
         self._emit = emit
         self._strangers: dict[trio.CancelScope, str] = {}  # the oldest first; from which address
 
@@ -63,7 +67,7 @@ class Acceptor:
         started = trio.current_time()
         with stranger:
             try:
-                torrent, theirs = await self._shake(link)
+                torrent, shaken, theirs = await self._shake(link)
             except RemoteError as error:
                 self._refuse(link, error.reason)
                 return
@@ -75,9 +79,9 @@ class Acceptor:
         if stranger.cancelled_caught:
             self._refuse(link, "too-many-strangers")
             return
-        await torrent.run_connection(link, theirs, None, trio.current_time() - started)
+        await torrent.run_connection(shaken, theirs, None, trio.current_time() - started)
 
-    async def _shake(self, link: Link) -> tuple[TakesPeers, Handshake]:
+    async def _shake(self, link: Link) -> tuple[TakesPeers, Link, Handshake]:
         found: list[TakesPeers] = []
 
         def answer(info_hash: bytes) -> Handshake | None:
@@ -89,10 +93,10 @@ class Acceptor:
 
         try:
             with trio.fail_after(self._config.handshake_timeout):
-                theirs = await shake_as_acceptor(link.stream, answer)
+                shaken, theirs = await shake_as_acceptor(link, answer, self._encryption)
         except trio.TooSlowError:
             raise RemoteError("handshake-timed-out") from None
-        return found[0], theirs
+        return found[0], shaken, theirs
 
     def _refuse(self, link: Link, reason: str) -> None:
         link.stream.abort()

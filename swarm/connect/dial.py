@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.events import PathName
+from swarm.events import EncryptionName, PathName
 from swarm.net.network import Network, Stream
 from swarm.net.udp_port import UtpPort
 from utp.errors import ConnectionLost
@@ -24,6 +24,9 @@ class Link:
 
     stream: Stream
     path: PathName
+    encryption: EncryptionName = "plaintext"
+    received: bytes = b""
+    """Payload that was read of the stream already, decrypted."""
 
     @property
     def remote(self) -> Endpoint:

@@ -14,6 +14,7 @@ import trio
 
 from swarm.config import Config
 from swarm.connect.dial import Link, dial_tcp, dial_utp
+from swarm.connect.encrypted import Encryption
 from swarm.connect.ladder import Failure, Rung, UnreachableError, climb
 from swarm.connect.shake import shake_as_initiator
 from swarm.errors import RemoteError
@@ -28,6 +29,9 @@ IDLE_LOOK = 1.0
 
 HEAD_START = 0.25
 """Seconds that one transport has before the other is tried beside it (the delay of RFC 8305)."""
+
+HUNG_UP = frozenset({"handshake-closed", "handshake-reset"})
+"""How peers answer a handshake that their encryption policy forbids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +66,17 @@ class WantsPeers(Protocol):
 class Dialer:
     """Keeps up to ``config.max_half_open`` attempts under way."""
 
-    def __init__(self, network: Network, config: Config, torrents: Callable[[], Sequence[WantsPeers]]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        config: Config,
+        torrents: Callable[[], Sequence[WantsPeers]],
+        encryption: Encryption,
+    ) -> None:
         self._network = network
         self._config = config
         self._torrents = torrents
+        self._encryption = encryption
         self._turn = 0
         self._woken = trio.Event()
         self.half_open = 0
@@ -110,22 +121,39 @@ class Dialer:
             await torrent.run_connection(link, theirs, peer, trio.current_time() - started)
 
     async def _shaken_link(self, torrent: WantsPeers, peer: KnownPeer, means: Means) -> tuple[Link, Handshake] | None:
-        try:
-            link = await climb(self._rungs(peer, means), lambda failure: torrent.rung_failed(peer, failure))
-        except UnreachableError as error:
-            torrent.dial_failed(peer, error.failures)
-            return None
+        """A link with hands shaken.  A peer that hangs up on one handshake is dialled again at once, on the same path,
+        for the other: it may require encryption, or know none."""
+        rungs = self._rungs(peer, means)
+        failures: list[Failure] = []
+        for crypto_provide in self._encryption.offers(obfuscated_before=peer.obfuscated):
+            try:
+                link = await climb(rungs, lambda failure: torrent.rung_failed(peer, failure))
+            except UnreachableError as error:
+                failures += error.failures
+                break
+            shaken = await self._shake(torrent, peer, link, crypto_provide)
+            if not isinstance(shaken, Failure):
+                return shaken
+            torrent.rung_failed(peer, shaken)
+            failures.append(shaken)
+            if shaken.reason not in HUNG_UP:
+                break
+            rungs = [rung for rung in rungs if rung.path == link.path]
+        torrent.dial_failed(peer, failures)
+        return None
+
+    async def _shake(
+        self, torrent: WantsPeers, peer: KnownPeer, link: Link, crypto_provide: int
+    ) -> tuple[Link, Handshake] | Failure:
+        """Shake hands; why not, and the stream closed, if that comes to nothing."""
         started = trio.current_time()
         try:
             with trio.fail_after(self._config.handshake_timeout):
-                return link, await shake_as_initiator(link.stream, torrent.our_handshake())
+                return await shake_as_initiator(link, torrent.our_handshake(), self._encryption, crypto_provide)
         except (RemoteError, trio.TooSlowError) as error:
             link.stream.abort()
             reason = f"handshake-{error.reason}" if isinstance(error, RemoteError) else "handshake-timed-out"
-            failure = Failure(link.path, peer.endpoint, reason, trio.current_time() - started)
-            torrent.rung_failed(peer, failure)
-            torrent.dial_failed(peer, (failure,))
-            return None
+            return Failure(link.path, peer.endpoint, reason, trio.current_time() - started)
         except trio.Cancelled:
             link.stream.abort()
             raise

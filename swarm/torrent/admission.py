@@ -113,14 +113,15 @@ class Admission:
 
     async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:
         """Admit a handshaken stream and serve it until it ends; a refused one is closed and the reason counted."""
-        identity = Identity(link.remote, link.path, "in" if known is None else "out", theirs)
+        identity = Identity(link.remote, link.path, "in" if known is None else "out", theirs, link.encryption)
         exchange = self._exchange
         reason = self._reason_to_refuse(identity, exchange)
         if reason is not None or exchange is None:
             link.stream.abort()
             self._refused(identity, known, reason or "not-running")
         else:
-            await self._serve(PeerConnection(link.stream, identity, exchange), exchange, known, seconds)
+            peer = PeerConnection(link.stream, identity, exchange, link.received)
+            await self._serve(peer, exchange, known, seconds)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
@@ -163,7 +164,7 @@ class Admission:
         if (rival := exchange.rival_of(identity)) is not None:
             self._lent.work.start_soon(self._settle_duplicates, rival, peer)
         if known is not None:
-            self.peers.connected(known, identity.path)
+            self.peers.connected(known, identity.path, obfuscated=identity.encryption != "plaintext")
             self._known[peer] = known
         exchange.joined(peer)
         self._lent.emit(

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 
 from swarm.errors import RemoteProtocolError
-from swarm.wire.rc4 import Cipher, Rc4
+from swarm.wire.rc4 import Rc4
 
 # Bits of crypto_provide; crypto_select is one of them.
 PLAINTEXT = 0x01
@@ -58,8 +58,9 @@ class Encrypted:
     received: bytes
     """Payload that has come already, decrypted: for the responder it starts with IA."""
 
-    encrypt: Cipher | None
-    decrypt: Cipher | None
+    encrypt: Rc4 | None
+    decrypt: Rc4 | None
+    """For payload take what their `fastest` returns: it imports, so the caller chooses when."""
 
 
 class _Side:
@@ -97,8 +98,8 @@ class _Side:
         if self._select == PLAINTEXT:
             self.result = Encrypted(info_hash, PLAINTEXT, initial + rest, None, None)
             return
-        decrypt = self._decrypt.fastest()
-        self.result = Encrypted(info_hash, RC4, initial + decrypt.process(rest), self._encrypt.fastest(), decrypt)
+        received = initial + self._decrypt.process(rest)
+        self.result = Encrypted(info_hash, RC4, received, self._encrypt, self._decrypt)
 
 
 class Initiator(_Side):
