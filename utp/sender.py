@@ -216,12 +216,13 @@ class Sender:
 
         One probe (RFC 8985) is not enough where both directions lose: at 5 % each way every tenth one stays
         unanswered and would cost the 500 ms of the least time-out.  QUIC repeats its probes for the same reason.
+        One or two packets are probed once: Transmission's libutp may take half a second to acknowledge those.
         """
         self._probe_at = NEVER
-        if self.rtt.smoothed:
+        few = len(self.flight) <= 2
+        if self.rtt.smoothed and not (few and self._tail_probes):
             wait = max(2 * self.rtt.smoothed, MIN_PROBE_TIMEOUT) * (1 << self._tail_probes)
-            if len(self.flight) <= 2:
-                wait += DELAYED_ACK
+            wait += DELAYED_ACK if few else 0
             if now + wait < self._rto_at:
                 self._probe_at = now + wait
 
