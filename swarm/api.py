@@ -18,6 +18,7 @@ import trio
 from swarm.config import Config
 from swarm.endpoint import Endpoint
 from swarm.events import Event
+from swarm.net.bound import bound
 from swarm.net.network import Network
 from swarm.net.real import RealNetwork
 from swarm.node import Node, lone_exception, open_node
@@ -67,7 +68,11 @@ async def download(
     the next call goes on from there.  Raises the errors under `swarm.SwarmError`.
     """
     network = network or RealNetwork()
-    metainfo = source if isinstance(source, Metainfo) else metainfo_of(source, await load_source(source, network))
+    if isinstance(source, Metainfo):
+        metainfo = source
+    else:
+        through = bound(network, config.bind if config is not None else None)
+        metainfo = metainfo_of(source, await load_source(source, through))
     try:
         async with open_node(config, network=network) as node, trio.open_nursery() as nursery:
             if on_event is not None:

@@ -26,7 +26,7 @@ async def _download(options: Namespace, settings: Settings, report: Report) -> i
     config = config_of(settings)
     if options.select is not None and len(options.sources) > 1:
         raise UsageError("--select goes with a single SOURCE: its numbers are those of one torrent")
-    metainfos = await load_torrents(options.sources)
+    metainfos = await load_torrents(options.sources, config.bind)
     selected = [None if options.select is None else selected_files(metainfo, options.select) for metainfo in metainfos]
     peers = await resolve_peers(options.peers)
     async with open_session(config, report, options.clock, timeout=settings.timeout) as session:

@@ -20,14 +20,15 @@ def load(source: str) -> Metainfo | Magnet:
     return trio.run(load_within, source)
 
 
-async def load_within(source: str) -> Metainfo | Magnet:
-    """The same inside trio.  NoProgressError when a URL takes longer than FETCH_TIMEOUT."""
+async def load_within(source: str, bind: str | None = None) -> Metainfo | Magnet:
+    """The same inside trio; ``bind`` governs a URL's connections as it does the node's.  NoProgressError when a URL takes longer than FETCH_TIMEOUT."""
     if not is_url(source):
         return read_source(source)
     import trio
 
+    from swarm.net.bound import bound
     from swarm.net.real import RealNetwork
 
     with trio.move_on_after(FETCH_TIMEOUT):
-        return await fetch_source(source, RealNetwork())
+        return await fetch_source(source, bound(RealNetwork(), bind))
     raise NoProgressError(f"{source} did not answer within {FETCH_TIMEOUT:.0f} seconds")

@@ -26,7 +26,7 @@ def run(options: Namespace) -> int:
 
 async def _seed(options: Namespace, settings: Settings, report: Report) -> int:
     config = config_of(settings)
-    metainfos = await load_torrents(options.sources)
+    metainfos = await load_torrents(options.sources, config.bind)
     for metainfo in metainfos:
         require_files(metainfo, settings.output)
     peers = await resolve_peers(options.peers)

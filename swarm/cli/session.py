@@ -201,11 +201,11 @@ async def open_session(
         nursery.cancel_scope.cancel()
 
 
-async def load_torrents(sources: Sequence[str]) -> list[Metainfo]:
+async def load_torrents(sources: Sequence[str], bind: str | None) -> list[Metainfo]:
     """The torrents named on the command line, each once."""
     found: dict[bytes, Metainfo] = {}
     for source in sources:
-        metainfo = metainfo_of(source, await load_within(source))
+        metainfo = metainfo_of(source, await load_within(source, bind))
         found.setdefault(metainfo.info_hash, metainfo)
     return list(found.values())
 

@@ -129,6 +129,11 @@ class BoundNetwork:
         return ip_address(self._host) in ip_interface(f"{address.host}/{address.prefix_length}").network
 
 
+def bound(network: Network, bind: str | None) -> Network:
+    """``network`` through ``bind`` only; as it is where that is None."""
+    return network if bind is None else BoundNetwork(network, bind)
+
+
 def _preference(address: InterfaceAddress) -> tuple[bool, bool, bool, bool]:
     """Smallest first: reachable from afar, not on its way out, and stable rather than temporary (we listen on it)."""
     parsed = ip_address(address.host)
