@@ -21,7 +21,10 @@ def load(source: str) -> Metainfo | Magnet:
 
 
 async def load_within(source: str, bind: str | None = None) -> Metainfo | Magnet:
-    """The same inside trio; ``bind`` governs a URL's connections as it does the node's.  NoProgressError when a URL takes longer than FETCH_TIMEOUT."""
+    """The same inside trio; ``bind`` governs a URL's connections as it does the node's.
+
+    NoProgressError when a URL takes longer than FETCH_TIMEOUT.
+    """
     if not is_url(source):
         return read_source(source)
     import trio
