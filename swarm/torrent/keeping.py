@@ -13,6 +13,7 @@ import trio
 
 from swarm.bitfield import Bitfield
 from swarm.endpoint import Endpoint
+from swarm.errors import StorageError
 from swarm.torrent.disk import Disk, Runner
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.resume import ResumeData, load_resume, pieces_in_doubt, resume_path, save_resume
@@ -34,7 +35,7 @@ class Keeping:
     """The resume file of one torrent; does nothing where ``directory`` is None.
 
     ``wall_clock`` gives seconds since the epoch by the clock that stamps files.  Everything that blocks goes through
-    ``runner``.  Raises StorageError when the state directory cannot be written.
+    ``runner``.  A state directory that cannot be written is worth a warning and no more: it costs a check later.
     """
 
     metainfo: Metainfo
@@ -86,7 +87,10 @@ class Keeping:
         return True
 
     async def save(self, have: Bitfield, totals: Totals, peers: tuple[Endpoint, ...], *, clean: bool) -> None:
-        """Sync the files and replace the resume file.  Not cancellable once it waits for the disk."""
+        """Sync the files and replace the resume file.  Not cancellable once it waits for the disk.
+
+        Raises StorageError when the torrent's own files cannot be synced.
+        """
         if self.directory is None:
             return
         async with self._lock:
@@ -105,4 +109,8 @@ class Keeping:
                 peers=peers,
             )
             path = resume_path(self.directory, self.metainfo.info_hash)
-            await self.runner(save_resume, path, self.metainfo.info_hash, data)
+            try:
+                await self.runner(save_resume, path, self.metainfo.info_hash, data)
+            except StorageError as error:
+                self._dirty = True
+                self.warn(f"{error}; after a restart the data is checked again")

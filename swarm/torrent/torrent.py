@@ -130,7 +130,8 @@ class Torrent:
             self._checked.set()
             return
         self._lent.emit(TorrentChecked(self.info_hash, have.count, have.size))
-        self._begin(have)
+        if self.state == "checking":  # not stopped meanwhile
+            self._begin(have)
         self._checked.set()
 
     async def _check(self) -> Bitfield:
