@@ -28,7 +28,12 @@ class UtpConfig:
     max_timeouts: int = 8  # consecutive; 0.5 + 1 + 2 + 4 + 8 + 8 + 8 + 8 s without an ACK and the connection is lost
 
     # Opening and closing
-    syn_times: tuple[float, ...] = (0.0, 1.0, 2.0, 4.0)  # when the SYNs of one attempt leave, each with an id of its own
+    syn_times: tuple[float, ...] = (
+        0.0,
+        1.0,
+        2.0,
+        4.0,
+    )  # when the SYNs of one attempt leave, each with an id of its own
     syn_patience: float = 3.0  # how long the last SYN is given
     half_open_seconds: float = 10.0  # how long a SYN from outside may wait for the packet that proves its sender
     max_half_open: int = 256  # such connections at once; the oldest makes room

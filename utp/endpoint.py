@@ -20,7 +20,17 @@ from utp.framing import reset
 from utp.memory import Memory
 from utp.path import Address, Outgoing, Path
 from utp.seqnr import SEQ_MASK
-from utp.wire import FIRST_BYTES, HEADER_SIZE, ST_DATA, ST_FIN, ST_RESET, ST_SYN, Packet, decode_untrusted, looks_like_utp
+from utp.wire import (
+    FIRST_BYTES,
+    HEADER_SIZE,
+    ST_DATA,
+    ST_FIN,
+    ST_RESET,
+    ST_SYN,
+    Packet,
+    decode_untrusted,
+    looks_like_utp,
+)
 
 FIRST_STRAY = ST_RESET << 4  # first bytes from here on are ST_RESET and ST_SYN: found by other ids than our own
 MAX_LOOSE = 256  # answers to strangers and farewells waiting to leave; beyond that they are dropped
@@ -258,7 +268,7 @@ class UtpEndpoint:
             self._loose.append(outgoing)
 
     def _schedule(self, connection: Connection) -> None:
-        """Keep one heap entry per connection that is early enough; entries that were put off stay until they are due."""
+        """Keep one early enough heap entry per connection; those that were put off stay until they are due."""
         deadline = connection.next_deadline()
         if deadline < connection.scheduled_at:
             connection.scheduled_at = deadline

@@ -116,7 +116,7 @@ class InFlight:
         return fresh
 
     def detect_losses(self, threshold: int) -> int:
-        """Declare lost what ``threshold`` later-sent packets have overtaken; the bits of what is lost now and was not."""
+        """Declare lost what ``threshold`` later-sent packets have overtaken; the bits of what is newly lost."""
         if not self._sacked:
             return 0
         evidence = self._sacked

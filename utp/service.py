@@ -88,17 +88,9 @@ class UtpService:
         self._arrival.unpark()
 
 
-class Received(Protocol):
-    """A run of equal-sized datagrams from one sender (the last may be shorter), valid until the next receive."""
-
-    @property
-    def data(self) -> memoryview: ...
-
-    @property
-    def segment_size(self) -> int: ...
-
-    @property
-    def path(self) -> Path: ...
+# A run of equal-sized datagrams from one sender (the last may be shorter): data, segment size, path.  Valid until the
+# next receive.
+Received = tuple[memoryview, int, Path]
 
 
 class DatagramSocket(Protocol):
@@ -117,7 +109,7 @@ class DatagramSocket(Protocol):
 async def open_utp(
     socket: DatagramSocket, config: UtpConfig | None = None, rng: random.Random | None = None
 ) -> AsyncIterator[UtpService]:
-    """A service on a socket that carries nothing else.  On leaving, what is still open is reset; the socket stays open."""
+    """A service on a socket that carries nothing else; on leaving, what is still open is reset."""
     config = config or UtpConfig()
     endpoint = UtpEndpoint(config, rng or random.SystemRandom())
     driver = _Driver(endpoint, socket)
@@ -153,7 +145,7 @@ class _Driver:
                 await self._socket.wait_readable()
                 continue
             now = trio.current_time()
-            for data, size, path in received:  # type: ignore[misc]
+            for data, size, path in received:
                 datagrams = [data[start : start + size] for start in range(0, len(data), size)]
                 self._endpoint.receive_batch(datagrams, path, now)
             self.flush()

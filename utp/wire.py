@@ -54,7 +54,7 @@ FIRST_BYTES = frozenset(packet_type << 4 | VERSION for packet_type in range(ST_S
 
 
 class Packet(NamedTuple):
-    """One decoded packet.  ``sack`` has bit *i* set when packet ``ack_nr + 2 + i`` has arrived; 0 without the extension.
+    """One decoded packet.  ``sack`` has bit *i* set when packet ``ack_nr + 2 + i`` has arrived, 0 if there is none.
 
     ``payload`` is a view into the datagram and lives as long as that does.
     """

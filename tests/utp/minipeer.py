@@ -44,7 +44,13 @@ class Torrent:
 def make_torrent(size: int, name: str = "sample.bin") -> Torrent:
     content = random.Random(size).randbytes(size)
     hashes = b"".join(hashlib.sha1(content[start : start + PIECE]).digest() for start in range(0, size, PIECE))
-    info = b"d6:lengthi%de4:name%d:%s12:piece lengthi%de6:pieces%d:" % (size, len(name), name.encode(), PIECE, len(hashes))
+    info = b"d6:lengthi%de4:name%d:%s12:piece lengthi%de6:pieces%d:" % (
+        size,
+        len(name),
+        name.encode(),
+        PIECE,
+        len(hashes),
+    )
     return Torrent(name, content, info + hashes + b"e")
 
 
@@ -91,7 +97,9 @@ class MiniPeer:
         """Serve until the other end has finished."""
         pieces = self.torrent.pieces
         bits = ((1 << pieces) - 1) << (-pieces % 8)
-        await self.stream.send_all((1 + -(-pieces // 8)).to_bytes(4, "big") + bytes((BITFIELD,)) + bits.to_bytes(-(-pieces // 8), "big"))
+        await self.stream.send_all(
+            (1 + -(-pieces // 8)).to_bytes(4, "big") + bytes((BITFIELD,)) + bits.to_bytes(-(-pieces // 8), "big")
+        )
         while (message := await self._message_or_end()) is not None:
             kind, body = message
             if kind == INTERESTED:

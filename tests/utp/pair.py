@@ -16,7 +16,6 @@ from utp.path import Path
 A, B = ("192.0.2.1", 1), ("192.0.2.2", 2)
 
 
-
 @dataclass
 class Link:
     """One direction.  ``rate`` in bytes per second (None: no bottleneck), ``queue`` in bytes before it drops."""

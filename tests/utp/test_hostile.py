@@ -44,7 +44,7 @@ def test_far_sequence_numbers_are_not_kept() -> None:
     connection = solo.connected()
     for ahead in range(1, 60_000, 7):
         solo.feed(packet("DATA", 100, 5000 + ahead, 1000, bytes(1400)))
-    kept = connection._receiver
+    kept = connection._channel.receiver
     assert kept.early_mask.bit_length() <= UtpConfig().reorder_packets
     assert kept.unread + kept._early_bytes <= 2 * UtpConfig().receive_buffer
 
@@ -66,7 +66,9 @@ def test_short_and_strange_datagrams_are_counted() -> None:
     solo = Solo(100, 1000)
     connection = solo.connected()
     run = data_run(100, 5000, 1000, [b"a", b"b"])
-    solo.feed(memoryview(b""), memoryview(b"\x01\x00"), run[0], memoryview(bytes(run[1])[:12]), memoryview(b"\xff" * 40))
+    solo.feed(
+        memoryview(b""), memoryview(b"\x01\x00"), run[0], memoryview(bytes(run[1])[:12]), memoryview(b"\xff" * 40)
+    )
     assert connection.receive(10) == b"a"
     assert solo.endpoint.statistics().malformed == 4
 
@@ -119,7 +121,7 @@ def attack(seed: int, forgeries: int) -> int:
     pair.b.write(b, streams[b], shutdown=True)
     for _ in range(forgeries):
         side, connection = rng.choice(((pair.a, a), (pair.b, b)))
-        receiver, flight = connection._receiver, connection._sender.flight
+        receiver, flight = connection._channel.receiver, connection._channel.sender.flight
         pair.inject(side, random_packet(rng, connection, receiver.next_seq, flight.first_seq))
         pair.run(rng.choice((0, 0.001, 0.02)))
         assert receiver.unread + receiver._early_bytes <= 2 * config.receive_buffer, seed
@@ -150,15 +152,17 @@ def test_forgeries_that_are_recognisable_leave_the_stream_exact(kind: str) -> No
     pair.a.write(a, data, shutdown=True)
     while not b.at_eof:
         for side, connection in ((pair.a, a), (pair.b, b)):
-            seq_nr, next_seq = connection._receiver.next_seq, connection._sender.flight.next_seq
+            seq_nr, next_seq = connection._channel.receiver.next_seq, connection._channel.sender.flight.next_seq
             match kind:
                 case "far acks":
                     ack_nr = next_seq + rng.randrange(0, 60_000)
                     forged = packet("STATE", connection.recv_id, seq_nr, ack_nr, sack=rng.getrandbits(64))
                 case "old acks":
-                    forged = packet("STATE", connection.recv_id, seq_nr, next_seq - 1000 - rng.randrange(1000), wnd_size=0)
+                    forged = packet(
+                        "STATE", connection.recv_id, seq_nr, next_seq - 1000 - rng.randrange(1000), wnd_size=0
+                    )
                 case "wild timestamps":
-                    ack_nr = connection._sender.flight.first_seq - 1
+                    ack_nr = connection._channel.sender.flight.first_seq - 1
                     forged = packet(
                         "STATE", connection.recv_id, seq_nr, ack_nr,
                         timestamp=rng.getrandbits(32), difference=rng.getrandbits(32),

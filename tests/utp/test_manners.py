@@ -38,7 +38,9 @@ def test_alone_it_fills_the_link_and_keeps_the_queue_near_the_target() -> None:
     assert waits[-1] <= 0.15
 
 
-@pytest.mark.parametrize("gap", [10.0, pytest.param(12.2, marks=pytest.mark.soak), pytest.param(14.0, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    "gap", [10.0, pytest.param(12.2, marks=pytest.mark.soak), pytest.param(14.0, marks=pytest.mark.soak)]
+)
 def test_a_latecomer_neither_starves_the_first_flow_nor_is_starved(gap: float) -> None:
     pair = bottleneck(0.02)
     first = flow(pair)

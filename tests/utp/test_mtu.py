@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.utp.pair import Link, Pair
 from tests.utp.packets import cut, packet
+from tests.utp.pair import Link, Pair
 from tests.utp.solo import PATH, Solo
 from utp.config import UtpConfig
 from utp.mtu import MtuSearch
