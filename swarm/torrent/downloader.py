@@ -84,9 +84,10 @@ class Downloader:
     # -- what the peer says -----------------------------------------------------------------------------------------
 
     def bitfield_untrusted(self, theirs: Bitfield) -> bytes:
-        """All that the peer has, once; our interest if it changed."""
+        """All that the peer has, replacing what it said before; our interest if it changed."""
         if self._joined:
-            raise RemoteProtocolError("unexpected-message", "a second bitfield")
+            self._picker.peer_left(self.theirs)
+            self._joined = False
         self.theirs = self._offered = theirs
         self._join()
         return self._interest()

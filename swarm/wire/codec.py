@@ -52,10 +52,13 @@ class WireReader:
     are views of the buffer, valid until the next ``get_buffer`` or ``feed``; everything else is copied out.
 
     ``fast``: both ends set the bit of BEP 6.  ``max_block``: the longest block that we ask for, in bytes.
+    BEP 3 wants the bitfield first and once, but that does not survive contact with deployed clients: Transmission sends
+    its extension handshake and ``port`` before it, libtorrent 2.1.1 that joined by a magnet link sends it when it has
+    the metadata, and aria2 sends another instead of many ``have`` (all seen).  So it may come at any time.
     ``piece_count`` may be given later by ``set_piece_count`` when the metadata comes from peers (BEP 9).
 
-    After a RemoteProtocolError ("bad-message": malformed or too long; "unexpected-message": against the order of BEP 3
-    and 6) the reader is not to be used again, and messages of the same read are lost.
+    After a RemoteProtocolError ("bad-message": malformed or too long; "unexpected-message": of the fast extension, which
+    was not negotiated) the reader is not to be used again, and messages of the same read are lost.
     """
 
     def __init__(
@@ -75,7 +78,6 @@ class WireReader:
             BitfieldMessage.ID: (1, 1 + MAX_PIECES // 8),
             **({} if fast else dict.fromkeys(_FAST_IDS, _NEVER)),
         }
-        self._availability_known = False
         self._data = bytearray(MIN_BUFFER)
         self._view = memoryview(self._data)
         self._start = 0  # first byte of the incomplete message
@@ -230,14 +232,9 @@ class WireReader:
                 (index,) = _LENGTH.unpack_from(data, at)
                 if index >= self._piece_count:
                     raise RemoteProtocolError("bad-message", f"have {index} of {self._piece_count} pieces")
-                self._availability_known = True
                 return Have(index)
             case BitfieldMessage.ID:
-                self._take_availability_untrusted(message_id)
                 return BitfieldMessage(bytes(self._view[at:end]))
-            case HaveAll.ID | HaveNone.ID:
-                self._take_availability_untrusted(message_id)
-                return _BARE[message_id]
             case Extended.ID:
                 return Extended(data[at], bytes(self._view[at + 1 : end]))
             case Cancel.ID:
@@ -254,16 +251,6 @@ class WireReader:
                 return Port(*_SHORT.unpack_from(data, at))
             case _:
                 return _BARE.get(message_id)
-
-    def _take_availability_untrusted(self, message_id: int) -> None:
-        """BEP 3 wants the bitfield first, but only "once, and before any have" survives contact with deployed clients.
-
-        Transmission sends its extension handshake and ``port`` before it; libtorrent 2.1.1, when it joined by a
-        magnet link, sends it (or ``have none``) only when it has the metadata, after other messages (seen).
-        """
-        if self._availability_known:
-            raise RemoteProtocolError("unexpected-message", f"id {message_id} after bitfield or have")
-        self._availability_known = True
 
 
 def _refusal(message_id: int, length: int, longest: int) -> RemoteProtocolError:
