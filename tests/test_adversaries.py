@@ -30,6 +30,7 @@ from swarm.wire.messages import (
     Extended,
     Have,
     HaveAll,
+    HaveNone,
     Interested,
     KeepAlive,
     NotInterested,
@@ -157,7 +158,6 @@ MALFORMED = {
     "bitfield of the wrong size": (BitfieldMessage(b"\xff\xff\xff").encode(), "bad-message"),
     "bitfield with spare bits": (BitfieldMessage(b"\xff\xff\xff\xff").encode(), "bad-message"),
     "have out of range": (Have(16).encode(), "bad-message"),
-    "a second bitfield": (2 * BitfieldMessage(b"\xff\xff").encode(), "unexpected-message"),
     "a message of 2^32 - 1 bytes": (b"\xff\xff\xff\xff\x07", "bad-message"),
     "an unknown message of 1 GiB": (struct.pack(">IB", 1 << 30, 99), "bad-message"),
     "a fast message though not negotiated": (HaveAll().encode(), "unexpected-message"),
@@ -184,6 +184,19 @@ async def test_a_peer_that_breaks_the_protocol_loses_its_connection_and_nothing_
             await peer.wait_closed()
             await scene.closed_with(reason)
         assert not scene.torrent.connections
+        await scene.honest_seed_helps()
+
+
+async def test_a_peer_may_say_again_what_it_has(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """aria2 does, instead of many ``have``; what it no longer claims is no longer asked for."""
+    async with leeching(tmp_path) as scene:
+        peer = await scene.connect(fast=True)
+        for said in (HaveAll(), HaveNone(), BitfieldMessage(b"\x80\x00"), BitfieldMessage(b"\x80\x00")):
+            await peer.say(said.encode())
+        await peer.say(Unchoke().encode())
+        with trio.move_on_after(5):
+            await peer.serve()
+        assert scene.torrent.statistics().pieces_had == 1
         await scene.honest_seed_helps()
 
 

@@ -13,15 +13,20 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dht.bencode import decode_untrusted
 from tests.needs import need_module, need_program
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 SWARM = [sys.executable, "-m", "swarm"]
 
 
@@ -80,21 +85,36 @@ class Tracker:
     def udp(self) -> str:
         return f"udp://127.0.0.1:{self.port}/announce"
 
+    def peers(self, info_hash: bytes) -> int:
+        """How many announced themselves."""
+        query = urllib.parse.urlencode({"info_hash": info_hash})
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/scrape?{query}", timeout=5) as answer:
+            scraped = decode_untrusted(answer.read())
+        files = scraped.get(b"files") if isinstance(scraped, dict) else None
+        counts = files.get(info_hash) if isinstance(files, dict) else None
+        if not isinstance(counts, dict):
+            return 0
+        return sum(count for key in (b"complete", b"incomplete") if isinstance(count := counts.get(key), int))
+
+    def wait_announced(self, info_hash: bytes, count: int = 1) -> None:
+        wait_until(lambda: self.peers(info_hash) >= count, 20, f"{count} announced")
+
 
 @contextmanager
-def opentracker(directory: Path, info_hashes: Sequence[str]) -> Iterator[Tracker]:
-    """Debian's build serves only whitelisted torrents, and drops its privileges before it reads the list."""
+def opentracker(*info_hashes: str) -> Iterator[Tracker]:
+    """Debian's build serves only whitelisted torrents, and as root becomes "nobody", who has to read the list."""
     program = need_program("opentracker")
-    directory.mkdir(parents=True, exist_ok=True)
-    os.chmod(directory, 0o755)
-    whitelist = directory / "whitelist"
-    whitelist.write_text("".join(f"{info_hash}\n" for info_hash in info_hashes))
-    os.chmod(whitelist, 0o644)
-    port = free_port()
-    argv = [program, "-i", "127.0.0.1", "-p", port, "-P", port, "-d", directory, "-w", "whitelist"]
-    with child(argv, directory / "opentracker.log"):
-        wait_until(lambda: _listens(port), 5, "opentracker listens")
-        yield Tracker(port)
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        whitelist = directory / "whitelist"
+        whitelist.write_text("".join(f"{info_hash}\n" for info_hash in info_hashes))
+        whitelist.chmod(0o644)
+        port = free_port()
+        argv = [program, "-i", "127.0.0.1", "-p", port, "-P", port, "-d", directory, "-w", "whitelist"]
+        with child(argv, directory / "opentracker.log"):
+            wait_until(lambda: _listens(port), 5, "opentracker listens")
+            yield Tracker(port)
 
 
 @dataclass(frozen=True)
@@ -117,9 +137,7 @@ class LibtorrentPeer:
 
 
 @contextmanager
-def libtorrent_peer(
-    directory: Path, torrent: Path, role: str, peers: Sequence[str] = ()
-) -> Iterator[LibtorrentPeer]:
+def libtorrent_peer(directory: Path, torrent: Path, role: str, peers: Sequence[str] = ()) -> Iterator[LibtorrentPeer]:
     need_module("libtorrent")
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -199,7 +217,9 @@ def aria2(directory: Path, torrent: Path, *options: str) -> Iterator[subprocess.
         f"--dir={directory}",
         f"--listen-port={port}",
         "--interface=127.0.0.1",
-        "--enable-dht=false",
+        "--enable-dht=true",  # without it there are no UDP trackers, either
+        f"--dht-listen-port={port}",
+        f"--dht-file-path={directory.parent / 'aria2-dht.dat'}",
         "--enable-dht6=false",
         "--bt-enable-lpd=false",
         "--enable-peer-exchange=false",
@@ -219,10 +239,12 @@ def aria2(directory: Path, torrent: Path, *options: str) -> Iterator[subprocess.
 
 
 @contextmanager
-def swarm_command(log: Path, *arguments: object, state: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Our own command line as a child, with its state apart."""
-    environment = {**os.environ, "XDG_STATE_HOME": str(state), "XDG_CONFIG_HOME": str(state / "config")}
-    with child([*SWARM, *arguments], log, env=environment) as process:
+def swarm_command(state: Path, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Our own command line as a child with its state apart; what it prints is in ``state / "log"``."""
+    state.mkdir(parents=True, exist_ok=True)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SWARM_", "XDG_"))}
+    environment |= {"HOME": str(state), "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with child([*SWARM, *arguments], state / "log", env=environment) as process:
         yield process
 
 

@@ -1,7 +1,7 @@
 """lt_peer.py TORRENT DIR PORT seed|leech [PEER_HOST:PORT]: a libtorrent peer for the interop tests, until terminated.
 
-Talks over TCP to loopback only; finds others through the torrent's trackers or the given peer.  Prints one JSON object a
-line: {"progress": 0..1, "seeding": bool, "peers": [client, ...]}.
+Talks over TCP to loopback only; finds others through the torrent's trackers or the given peer.  Prints one JSON
+object a line: {"progress": 0..1, "seeding": bool, "peers": [client, ...]}.
 """
 
 from __future__ import annotations
