@@ -12,7 +12,7 @@ class DhtConfig:
     """Frozen; give None for a rate to lift it."""
 
     routers: tuple[Address, ...] = ()
-    """Nodes to begin with, already resolved.  They are never kept in the table nor announced to."""
+    """Nodes to begin with, already resolved.  Once we know others, these are not kept in the table."""
     read_only: bool = False
     """Ask, but answer nobody, and say so (BEP 43): for nodes that cannot be reached, or must not be woken."""
     external_host: str | None = None

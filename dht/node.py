@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dht import krpc
-from dht.address import is_local, is_usable, network_of, owner_of
+from dht.address import is_local, is_usable, neighbourhood_of, owner_of
 from dht.config import DhtConfig
 from dht.datagram import Address, Outgoing, Path
 from dht.errors import LocalProtocolError, RemoteProtocolError
@@ -244,7 +244,7 @@ class DhtNode:
             return False
         if self._per_host is None or self._transactions.awaits(remote):
             return True
-        return self._per_host.admits(network_of(remote[0]) if self.ipv6 else remote[0], now)
+        return self._per_host.admits(neighbourhood_of(remote) if self.ipv6 else owner_of(remote), now)
 
     def _receive(self, datagram: bytes, path: Path, now: float) -> None:
         remote = path.remote
@@ -305,9 +305,9 @@ class DhtNode:
         transaction.on_answer(transaction, answer, now)
 
     def _note_alive(self, transaction: Transaction, answer: Response, now: float) -> None:
-        """Into the table with whoever answered; routers have better things to do than to be in tables."""
+        """Into the table with whoever answered; with a router only while we know hardly anybody else."""
         remote = transaction.address
-        if remote not in self._routers:
+        if remote not in self._routers or len(self.table) < K:
             self.table.answered(answer.node_id, remote, now)
         heard = answer.nodes if self.ipv6 else answer.nodes6
         if heard and self._upkeep.bootstrapping:

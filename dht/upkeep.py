@@ -16,7 +16,7 @@ from dht.table import K, RoutingTable
 
 TICK = 5.0  # seconds between two looks at the table, more or less
 PINGS_PER_TICK = 8
-FIRST_PAUSE, MAX_PAUSE = 5.0, 300.0  # seconds between two bootstraps while they fail
+FIRST_PAUSE, MAX_PAUSE = 1.0, 300.0  # seconds between two bootstraps while they fail
 EXPIRY_PAUSE = 60.0  # seconds between two looks at the peer store
 MAX_SEEDS = 200  # addresses from saved state, torrents and peers
 
@@ -56,7 +56,7 @@ class Upkeep:
         return self._bootstrap is not None
 
     def start(self, now: float) -> None:
-        self._next_tick = now + TICK * self._rng.random()
+        self._next_tick = now + FIRST_PAUSE * self._rng.random()
         self._begin()
 
     def add_seed(self, address: Address) -> None:
@@ -76,6 +76,9 @@ class Upkeep:
         self._bootstrap = None
         shut_out = bool(self._seeds or self._routers) and not search.lookup.entered
         self._lonely = shut_out or len(self._table) < K
+        if len(self._table) > K:
+            for router in self._routers:
+                self._table.remove(router)
         self._next_bootstrap = now + self._pause
         self._pause = min(2 * self._pause, MAX_PAUSE) if self._lonely else FIRST_PAUSE
 
@@ -84,7 +87,8 @@ class Upkeep:
 
     def handle_deadline(self, now: float) -> None:
         if self._next_tick is not None and now >= self._next_tick:
-            self._next_tick = now + TICK * (0.9 + 0.2 * self._rng.random())
+            pause = min(TICK, self._pause) if self._lonely else TICK
+            self._next_tick = now + pause * (0.9 + 0.2 * self._rng.random())
             self._tick(now)
 
     def _tick(self, now: float) -> None:
