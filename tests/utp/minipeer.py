@@ -42,7 +42,8 @@ class Torrent:
 
 
 def make_torrent(size: int, name: str = "sample.bin") -> Torrent:
-    content = random.Random(size).randbytes(size)
+    unit = random.Random(size).randbytes(min(size, 16 << 20))
+    content = (unit * -(-size // len(unit)))[:size]
     hashes = b"".join(hashlib.sha1(content[start : start + PIECE]).digest() for start in range(0, size, PIECE))
     info = b"d6:lengthi%de4:name%d:%s12:piece lengthi%de6:pieces%d:" % (
         size,
