@@ -22,7 +22,7 @@ soak: .venv/.tested
 	$(BIN)/python -m pytest -m soak -s
 
 bench: .venv/.tested
-	$(BIN)/python bench/throughput.py
+	$(BIN)/python -m bench.throughput
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -1,4 +1,4 @@
-"""What swarm costs before it moves a byte: start-up, a huge torrent, many idle ones.  python bench/footprint.py
+"""What swarm costs before it moves a byte: start-up, a huge torrent, many idle ones.  python -m bench.footprint
 
 * `swarm --help` beside `python -c pass`, the median of 11 runs each (target: at most 4 times).
 * A torrent of 100 GiB in 102,400 pieces, its file sparse: seconds to open beyond the check, and resident MiB when idle
@@ -27,13 +27,14 @@ from swarm.torrent.create import create
 from swarm.torrent.metainfo import parse_torrent_untrusted
 from swarm.torrent.resume import resume_path
 
+ROOT = Path(__file__).resolve().parent.parent
 LOCAL = {"bind": "127.0.0.1", "port": 0, "trackers": False}
 
 
 def main() -> None:
     print(f"swarm --help: {startup_ratio():.2f} times python -c pass")
     for part in ("huge", "idle"):
-        done = subprocess.run([sys.executable, __file__, part], stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run([sys.executable, "-m", "bench.footprint", part], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
         print(done.stdout.strip())
 
 

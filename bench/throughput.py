@@ -1,4 +1,4 @@
-"""Throughput over loopback, ours beside libtorrent's in one run: python bench/throughput.py [--runs N] [--size MIB].
+"""Throughput over loopback, ours beside libtorrent's in one run: python -m bench.throughput [--runs N] [--size MIB].
 
 Four pairings of seed and leech alternate, so that a slow moment of the machine hits all of them alike; each run is
 printed, then medians, ratios to libtorrent → libtorrent, and the targets.  Data lies on tmpfs, pieces are 1 MiB.
@@ -24,9 +24,9 @@ from pathlib import Path
 
 from swarm.torrent.create import create
 
-HERE = Path(__file__).resolve().parent
+ROOT = Path(__file__).resolve().parent.parent
 PAIRS = [("libtorrent", "libtorrent"), ("libtorrent", "swarm"), ("swarm", "libtorrent"), ("swarm", "swarm")]
-SCRIPTS = {"libtorrent": "lt_peer.py", "swarm": "swarm_peer.py"}
+MODULES = {"libtorrent": "bench.lt_peer", "swarm": "bench.swarm_peer"}
 TARGETS = {("libtorrent", "swarm"): 1.0, ("swarm", "libtorrent"): 1.0, ("swarm", "swarm"): 1.5}
 
 
@@ -77,16 +77,16 @@ def transfer(scratch: Path, torrent: Path, size: int, seeder: str, leecher: str,
     seed_port, leech_port = free_ports(2)
     target = scratch / "leech"
     target.mkdir()
-    seed_argv = [sys.executable, HERE / SCRIPTS[seeder], "seed", torrent, scratch / "seed", str(seed_port), protocol]
-    leech_argv = [sys.executable, HERE / SCRIPTS[leecher], "leech", torrent, target, str(leech_port), protocol]
-    seed = subprocess.Popen([str(part) for part in seed_argv], stdout=subprocess.PIPE, text=True)
+    seed_argv = [sys.executable, "-m", MODULES[seeder], "seed", torrent, scratch / "seed", str(seed_port), protocol]
+    leech_argv = [sys.executable, "-m", MODULES[leecher], "leech", torrent, target, str(leech_port), protocol]
+    seed = subprocess.Popen([str(part) for part in seed_argv], stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert seed.stdout is not None
         assert seed.stdout.readline().strip() == "ready"
         time.sleep(1.0)  # libtorrent says so before it listens
         before = cpu_seconds(seed.pid)
         argv = [*map(str, leech_argv), str(seed_port)]
-        done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, timeout=600, check=True)
+        done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, timeout=600, check=True, cwd=ROOT)
         seed_cpu = cpu_seconds(seed.pid) - before
     finally:
         seed.send_signal(signal.SIGTERM)
