@@ -1,7 +1,7 @@
-"""A small HTTP/1.1 client (RFC 9110, RFC 9112): one GET, its redirects, one bounded body; h11 over `Network` streams.
+"""A small HTTP/1.1 client (RFC 9110, RFC 9112): one GET and its redirects, or one POST; h11 over `Network` streams.
 
-For trackers, .torrent files and web seeds.  Keeps no connections, cookies or caches, knows no proxies and no time-outs:
-callers use cancel scopes.
+For trackers, .torrent files, web seeds and UPnP.  Bodies are bounded.  Keeps no connections, cookies or caches, knows
+no proxies and no time-outs: callers use cancel scopes.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ async def fetch(
     max_body: int = MAX_BODY,
     headers: Sequence[Header] = (),
     tls: ssl.SSLContext | None = None,
+    post: bytes | None = None,
 ) -> Response:
-    """GET ``url`` and follow its redirects; the 2xx answer.
+    """GET ``url`` and follow its redirects; the 2xx answer.  With ``post`` POST that body, and follow none.
 
     ``family`` 4 or 6 forces the address family; otherwise both are tried, IPv6 first.  Userinfo in the URL is sent as
     Basic authorization, to that origin only.  A redirect from https to http, or from a public address to one that is
@@ -94,11 +95,11 @@ async def fetch(
         stream = await _connect(network, target, family, public_only)
         try:
             public_only = public_only or stream.remote.address.is_global
-            response = await _exchange(stream, target, headers, max_body, tls)
+            response = await _exchange(stream, target, headers, post, max_body, tls)
             await stream.aclose()
         finally:
             stream.abort()  # unless it is closed already
-        if response.status not in REDIRECTS:
+        if response.status not in REDIRECTS or post is not None:
             return _checked(response)
         target = _redirected(target, response)
         if target.url in seen:
@@ -221,7 +222,12 @@ async def _dial(network: Network, endpoints: Sequence[Endpoint]) -> Stream:
 
 
 async def _exchange(
-    stream: Stream, target: HttpUrl, headers: Sequence[Header], max_body: int, tls: ssl.SSLContext | None
+    stream: Stream,
+    target: HttpUrl,
+    headers: Sequence[Header],
+    post: bytes | None,
+    max_body: int,
+    tls: ssl.SSLContext | None,
 ) -> Response:
     transport: trio.abc.Stream = _Transport(stream)
     try:
@@ -231,7 +237,7 @@ async def _exchange(
             )
             await secured.do_handshake()
             transport = secured
-        return await _Exchange(transport, target, max_body).run(headers)
+        return await _Exchange(transport, target, max_body).run(headers, post)
     except trio.BrokenResourceError as error:
         raise _broken(error) from None
 
@@ -266,9 +272,8 @@ class _Exchange:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD)
         self._ended = False
 
-    async def run(self, headers: Sequence[Header]) -> Response:
-        request = h11.Request(method="GET", target=self._target.target, headers=self._request_headers(headers))
-        await self._transport.send_all((self._h11.send(request) or b"") + (self._h11.send(h11.EndOfMessage()) or b""))
+    async def run(self, headers: Sequence[Header], post: bytes | None) -> Response:
+        await self._transport.send_all(self._request(headers, post))
         answer = await self._next_event()
         while isinstance(answer, h11.InformationalResponse):
             answer = await self._next_event()
@@ -279,6 +284,16 @@ class _Exchange:
         while isinstance(event := await self._next_event(), h11.Data):
             body.feed(event.data)
         return Response(answer.status_code, received, body.finish(), self._target.url)
+
+    def _request(self, headers: Sequence[Header], post: bytes | None) -> bytes:
+        lines = self._request_headers(headers)
+        if post is not None:
+            lines.append(("Content-Length", str(len(post))))
+        method = "GET" if post is None else "POST"
+        events = [h11.Request(method=method, target=self._target.target, headers=lines), h11.EndOfMessage()]
+        if post:
+            events.insert(1, h11.Data(data=post))
+        return b"".join(self._h11.send(event) or b"" for event in events)
 
     def _request_headers(self, extra: Sequence[Header]) -> list[Header]:
         ours = [
