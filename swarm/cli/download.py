@@ -77,9 +77,13 @@ async def _share_on(session: Session, options: Namespace) -> None:
     if not sharing:
         return
     if options.seed:
-        await trio.sleep_forever()
-    elif options.seed_time is not None:
+        raise await session.wait_all_failed()
+    if options.seed_time is not None:
         await trio.sleep(options.seed_time)
     elif options.seed_ratio is not None:
-        while any(torrent.uploaded < options.seed_ratio * torrent.statistics().total for torrent in sharing):  # noqa: ASYNC110
+        while any(_owes(torrent, options.seed_ratio) for torrent in sharing):  # noqa: ASYNC110
             await trio.sleep(RATIO_LOOK)  # bytes sent are a number to pull, nobody announces them
+
+
+def _owes(torrent: Torrent, ratio: float) -> bool:
+    return torrent.error is None and torrent.uploaded < ratio * torrent.statistics().total

@@ -1,6 +1,7 @@
 """``swarm seed TORRENT... -o DIR``: verify data, then share it until told to stop.
 
-Nothing is fetched: data that is absent ends the command with 4, data that is incomplete or damaged with 6.
+Nothing is fetched: data that is absent, or becomes unreadable, ends the command with 4, data that is incomplete or
+damaged with 6.
 """
 
 from __future__ import annotations
@@ -8,8 +9,6 @@ from __future__ import annotations
 import os
 from argparse import Namespace
 from pathlib import Path
-
-import trio
 
 from swarm.cli.report import Report
 from swarm.cli.session import config_of, load_torrents, open_session, resolve_peers, run_session
@@ -38,8 +37,7 @@ async def _seed(options: Namespace, settings: Settings, report: Report) -> int:
             require_complete(torrent)
             await session.catch_up()
             report.sharing(session.seconds(), torrent, session.node.port)
-        await trio.sleep_forever()
-    raise AssertionError
+        raise await session.wait_all_failed()
 
 
 def require_files(metainfo: Metainfo, directory: Path) -> None:

@@ -24,7 +24,7 @@ from swarm.cli.settings import Settings, settle, state_directory
 from swarm.cli.watch import StallWatch
 from swarm.config import Config
 from swarm.endpoint import Endpoint, split_host_port
-from swarm.errors import NoProgressError, SwarmError, UsageError
+from swarm.errors import NoProgressError, StorageError, SwarmError, UsageError
 from swarm.events import ConnectionClosed, Event
 from swarm.net.real import RealNetwork
 from swarm.node import Node, open_node
@@ -92,6 +92,20 @@ class Session:
         """`Torrent.wait_checked`; the time of the download itself counts from here."""
         await torrent.wait_checked()
         self._checked_at[torrent] = self.seconds()
+
+    async def wait_all_failed(self) -> StorageError:
+        """Share until the file system has stopped every torrent, reporting each of several; the last failure."""
+        failures: list[StorageError] = []
+
+        async def watch(torrent: Torrent) -> None:
+            failures.append(await torrent.wait_failed())
+            if len(self.torrents) > 1:
+                self.report.warning(self.seconds(), f"{torrent.metainfo.name}: {failures[-1]}", torrent.info_hash)
+
+        async with trio.open_nursery() as nursery:
+            for torrent in self.torrents:
+                nursery.start_soon(watch, torrent)
+        return failures[-1]
 
     def summary(self, torrent: Torrent) -> Summary:
         """Of a torrent that is complete."""

@@ -106,6 +106,7 @@ class Torrent:
         self._checking = (0, 0)
         self._checked = trio.Event()
         self._settled = trio.Event()
+        self._failed = trio.Event()
         self._asked_at = 0.0
 
     def __repr__(self) -> str:
@@ -228,6 +229,12 @@ class Torrent:
         if self.error is not None:
             raise self.error
 
+    async def wait_failed(self) -> StorageError:
+        """Block until the file system stops the torrent, be it complete or not; why it did."""
+        await self._failed.wait()
+        assert self.error is not None
+        return self.error
+
     async def _save_or_fail(self, exchange: Exchange) -> None:
         try:
             await self._save(exchange, clean=False)
@@ -329,6 +336,7 @@ class Torrent:
             return
         self.state = "failed"
         self.error = error
+        self._failed.set()
         self.admission.shut("storage-failed")
         self._lent.emit(StorageFailed(self.info_hash, str(error)))
         self._settled.set()
