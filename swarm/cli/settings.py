@@ -141,8 +141,6 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="|".join(ENCRYPTION),
         choices=ENCRYPTION,
         help="whether connections to peers are obfuscated (default: prefer)",
-        asks_for="requiring encryption",
-        unless=("prefer", "off"),
     ),
     _switch("tcp", "no TCP to peers"),
     _switch("utp", "no µTP to peers"),

@@ -77,7 +77,6 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         (["download", "x", "--seed", "--seed-time", "5m"], "not allowed with"),
         (["download", "x", "--encryption", "hard"], "prefer, require, off"),
         (["completion", "tcsh"], "zsh"),
-        (["download", "x", "--encryption", "require"], "is not in this version"),
         (["download", "x", "--turn", "turn:u:p@h:1"], "is not in this version"),
         (["download", "x", "--stun", "h:1"], "is not in this version"),
         (["download", "x", "--dht-bootstrap", "h:1"], "is not in this version"),

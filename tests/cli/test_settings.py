@@ -82,7 +82,6 @@ def test_a_mistake_in_the_environment_names_the_variable(
         ("SWARM_STUN", "host:1"),
         ("SWARM_DHT_BOOTSTRAP", "host:1"),
         ("SWARM_RELAY_SERVE", "1"),
-        ("SWARM_ENCRYPTION", "require"),
     ],
 )
 def test_asking_for_what_is_not_built_is_refused_only_where_a_node_is_run(
@@ -91,6 +90,11 @@ def test_asking_for_what_is_not_built_is_refused_only_where_a_node_is_run(
     settings = settle({}, environment | {variable: value})
     with pytest.raises(UsageError, match=f"is not in this version, and {variable} asks for it"):
         settings.config(None)
+
+
+@pytest.mark.parametrize("policy", ["prefer", "require", "off"])
+def test_the_encryption_policy_reaches_the_node(environment: dict[str, str], policy: str) -> None:
+    assert settle({"encryption": policy}, environment).config(None).encryption == policy
 
 
 def test_relative_base_directories_do_not_count() -> None:
