@@ -109,11 +109,15 @@ class DhtNode:
 
     def receive_batch(self, datagrams: Sequence[memoryview], path: Path, now: float) -> None:
         """Take datagrams of one sender.  What is not understood or comes too fast is counted and dropped."""
+        remote = path.remote
+        if self._blacklist.bans(owner_of(remote), now):
+            self._limited += len(datagrams)
+            return
         for datagram in datagrams:
-            if not self._admits(path.remote, now):
-                self._limited += 1
-            elif len(datagram) <= MAX_RECEIVED:
-                self._receive(bytes(datagram), path, now)
+            # An answer that we wait for must come through a flood in its sender's name; its queries must not with it.
+            awaited = self._transactions.awaits(remote)
+            if (awaited or self._admits(remote, now)) and len(datagram) <= MAX_RECEIVED:
+                self._receive(bytes(datagram), path, now, counted=not awaited)
         self._step(now)
 
     def datagrams_to_send(self, now: float) -> list[Outgoing]:
@@ -240,25 +244,28 @@ class DhtNode:
     # Datagrams of others
 
     def _admits(self, remote: Address, now: float) -> bool:
-        if self._blacklist.bans(owner_of(remote), now):
-            return False
-        if self._per_host is None or self._transactions.awaits(remote):
+        """Whether its sender may send one more datagram; counts those that may not."""
+        if self._per_host is None:
             return True
-        return self._per_host.admits(neighbourhood_of(remote) if self.ipv6 else owner_of(remote), now)
+        admitted = self._per_host.admits(neighbourhood_of(remote) if self.ipv6 else owner_of(remote), now)
+        self._limited += not admitted
+        return admitted
 
-    def _receive(self, datagram: bytes, path: Path, now: float) -> None:
+    def _receive(self, datagram: bytes, path: Path, now: float, *, counted: bool) -> None:
         remote = path.remote
         try:
             message = krpc.decode_untrusted(datagram)
         except RemoteProtocolError as error:
             self._malformed += 1
             if error.transaction_id is not None:
-                self._refuse(error, path, len(datagram), now)
+                if counted or self._admits(remote, now):
+                    self._refuse(error, path, len(datagram), now)
             elif self._transactions.awaits(remote):
                 self._lied(remote, now)
             return
         if isinstance(message, Query):
-            self._receive_query(message, path, len(datagram), now)
+            if counted or self._admits(remote, now):
+                self._receive_query(message, path, len(datagram), now)
         else:
             self._receive_answer(message, remote, now)
 

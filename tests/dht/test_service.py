@@ -33,7 +33,7 @@ ADDRESSES: dict[DhtService, Address] = {}
 
 async def acquainted(services: list[DhtService], count: int) -> None:
     """Wait until each knows so many nodes.  There is no event for that, and no need for one but here."""
-    while any(service.statistics().nodes < count for service in services):  # noqa: ASYNC110
+    while any(service.statistics().nodes < count for service in services):
         await trio.sleep(0.02)
 
 
