@@ -1,0 +1,322 @@
+"""Kernel NATs on one machine: namespaces, veth pairs, nftables, a real miniupnpd.  Needs root; uses no outside network.
+
+    public machines 11.11.11.10...  --[inet: a bridge]--  11.11.11.100... [router: NAT] 10.x.0.1  --  machine 10.x.0.2
+                    2a0e:11::10...                        2a0e:11::100... (firewall)    2a0e:11:x::1     2a0e:11:x::2
+
+The kinds of NAT are those of `swarm.simnet.catalogue`, so that both laboratories run the same grid.  The public range
+is not a documentation range: miniupnpd refuses to map on one.  Every name starts with a prefix of this process, so
+that laboratories run side by side; what is ended in the end are this process's own children and namespaces.
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from os import getpid
+from pathlib import Path
+from types import TracebackType
+
+from tests.needs import need_program, need_root
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+COMMAND_LIMIT = 20.0  # seconds for one set-up command
+TERMINATE_LIMIT = 3.0  # seconds from SIGTERM to SIGKILL
+
+PUBLIC = "11.11.11."
+PUBLIC6 = "2a0e:11::"
+GATEWAY_PORTS = "1024-65535"
+
+GATEWAYS = {"upnp": ("yes", "no"), "natpmp": ("no", "yes"), "cgn": ("yes", "yes"), "cgnsym": ("yes", "yes")}
+"""Which kinds have a miniupnpd, and whether it speaks UPnP, and NAT-PMP with PCP."""
+
+CARRIERS = {"cgn": "cone", "cgnsym": "symrand"}
+"""Which kinds have a carrier's NAT outside the home's, and of what kind it is."""
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Machine:
+    """A network namespace.  ``router`` is the one it is behind, ``external`` its address as the public sees it."""
+
+    name: str
+    namespace: str
+    address: str
+    external: str
+    address6: str
+    router: Machine | None = None
+    processes: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def run(self, *command: str, stdin: str = "") -> str:
+        """What the command printed; AssertionError with its standard error if it fails."""
+        return _run("ip", "netns", "exec", self.namespace, *command, stdin=stdin)
+
+    def start(self, *command: str, log: Path | None = None) -> subprocess.Popen[str]:
+        """A process here, with pipes for standard input and output; it is ended with the laboratory."""
+        with (log or Path("/dev/null")).open("w") as errors:
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", self.namespace, *command],
+                cwd=CHECKOUT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self.processes.append(process)
+        return process
+
+    def python(self, *arguments: str, log: Path | None = None) -> subprocess.Popen[str]:
+        """This interpreter, in the checkout."""
+        return self.start(sys.executable, "-u", *arguments, log=log)
+
+
+class Lab:
+    """A context manager; machines are made with `public`, `behind` and `sibling`."""
+
+    def __init__(self) -> None:
+        need_root()
+        for program in ("ip", "nft"):
+            need_program(program)
+        self.directory = Path(tempfile.mkdtemp(prefix="swarm-lab-"))
+        self._prefix = f"sw{getpid()}x{next(_numbers)}-"
+        self._machines: list[Machine] = []
+        self._public = itertools.count(10)
+        self._routers = itertools.count(1)
+        self._siblings = itertools.count(3)
+
+    def __enter__(self) -> Lab:
+        self._inet = self._namespace("inet", f"{PUBLIC}1", f"{PUBLIC}1", f"{PUBLIC6}1")
+        self._bridge(self._inet, "br0", f"{PUBLIC}1/24", f"{PUBLIC6}1/64")
+        _forward(self._inet)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for machine in self._machines:
+            for process in machine.processes:
+                end(process)
+        for machine in self._machines:
+            _run("ip", "netns", "del", machine.namespace)
+
+    def public(self, name: str) -> Machine:
+        """A machine with a public address."""
+        number = next(self._public)
+        machine = self._namespace(name, f"{PUBLIC}{number}", f"{PUBLIC}{number}", f"{PUBLIC6}{number:x}")
+        self._plug(machine, "eth0", self._inet, "br0")
+        self._address(machine, "eth0", f"{machine.address}/24", f"{machine.address6}/64")
+        self._default_routes(machine, f"{PUBLIC}1", f"{PUBLIC6}1")
+        return machine
+
+    def behind(self, kind: str, name: str) -> Machine:
+        """A machine behind routers of its own of this kind, `RULES` and GATEWAYS; "open" is `public`."""
+        if kind == "open":
+            return self.public(name)
+        number = next(self._routers)
+        wan, wan6 = f"{PUBLIC}{99 + number}", f"{PUBLIC6}{99 + number:x}"
+        router = self._namespace(f"{name}-r", wan, wan, wan6)
+        if kind in CARRIERS:
+            router.address = f"100.64.{number}.2"
+            self._carrier(router, CARRIERS[kind], wan, number)
+        else:
+            self._plug(router, "wan", self._inet, "br0")
+            self._address(router, "wan", f"{wan}/24", f"{wan6}/64")
+            self._default_routes(router, f"{PUBLIC}1", f"{PUBLIC6}1")
+            _run("ip", "-n", self._inet.namespace, "route", "add", f"2a0e:11:{number:x}::/64", "via", wan6)
+        self._bridge(router, "lan", f"10.{number}.0.1/24", f"2a0e:11:{number:x}::1/64")
+        _forward(router)
+        machine = self._namespace(name, f"10.{number}.0.2", wan, f"2a0e:11:{number:x}::2", router)
+        self._join(machine, router)
+        nat = kind if kind in RULES else "cone"
+        router.run("nft", "-f", "-", stdin=rules(nat, router.address, machine.address))
+        if kind in GATEWAYS:
+            self.start_gateway(router, *GATEWAYS[kind])
+        return machine
+
+    def sibling(self, name: str, of: Machine) -> Machine:
+        """Another machine on the LAN of ``of``."""
+        assert of.router is not None
+        number = next(self._siblings)
+        address = f"{of.address.rpartition('.')[0]}.{number}"
+        machine = self._namespace(name, address, of.external, f"{of.address6[:-1]}{number:x}", of.router)
+        self._join(machine, of.router)
+        return machine
+
+    def start_gateway(self, router: Machine, upnp: str, natpmp: str) -> subprocess.Popen[str]:
+        """A miniupnpd on the router; its rules go into the table `rules` has made."""
+        program = need_program("miniupnpd")
+        base = self.directory / router.name
+        # Behind a carrier it finds its private outside address by itself; told, it refuses to start.
+        external = f"ext_ip={router.address}" if ip_address(router.address).is_global else ""
+        base.with_suffix(".conf").write_text(MINIUPNPD.format(external=external, upnp=upnp, natpmp=natpmp))
+        command = [program, "-d", "-f", f"{base}.conf", "-P", f"{base}.pid"]
+        return router.start(*command, log=base.with_suffix(".log"))
+
+    # ---- wiring
+
+    def _namespace(
+        self, name: str, address: str, external: str, address6: str, router: Machine | None = None
+    ) -> Machine:
+        machine = Machine(name, self._prefix + name, address, external, address6, router)
+        _run("ip", "netns", "add", machine.namespace)
+        self._machines.append(machine)
+        machine.run("sh", "-c", "ip link set lo up; echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")
+        return machine
+
+    def _carrier(self, router: Machine, kind: str, wan: str, number: int) -> None:
+        carrier = self._namespace(f"{router.name}-c", wan, wan, router.address6)
+        self._plug(carrier, "wan", self._inet, "br0")
+        self._address(carrier, "wan", f"{wan}/24", f"{carrier.address6}/64")
+        self._default_routes(carrier, f"{PUBLIC}1", f"{PUBLIC6}1")
+        _wire(carrier, "lan", router, "wan")
+        self._address(carrier, "lan", f"100.64.{number}.1/24")
+        self._address(router, "wan", f"{router.address}/24")
+        _run("ip", "-n", router.namespace, "route", "add", "default", "via", f"100.64.{number}.1")
+        _forward(carrier)
+        carrier.run("nft", "-f", "-", stdin=rules(kind, wan, router.address))
+
+    def _bridge(self, machine: Machine, name: str, *addresses: str) -> None:
+        _run("ip", "-n", machine.namespace, "link", "add", name, "type", "bridge")
+        _run("ip", "-n", machine.namespace, "link", "set", name, "up")
+        self._address(machine, name, *addresses)
+
+    def _join(self, machine: Machine, router: Machine) -> None:
+        self._plug(machine, "eth0", router, "lan")
+        network6 = machine.address6.rpartition(":")[0]
+        self._address(machine, "eth0", f"{machine.address}/24", f"{machine.address6}/64")
+        self._default_routes(machine, f"{machine.address.rpartition('.')[0]}.1", f"{network6}:1")
+
+    def _plug(self, machine: Machine, interface: str, switch: Machine, bridge: str) -> None:
+        port = f"p{len(self._machines)}"
+        _wire(machine, interface, switch, port)
+        _run("ip", "-n", switch.namespace, "link", "set", port, "master", bridge)
+
+    def _address(self, machine: Machine, interface: str, *addresses: str) -> None:
+        for address in addresses:
+            extra = ["nodad"] if ":" in address else []
+            _run("ip", "-n", machine.namespace, "addr", "add", address, "dev", interface, *extra)
+
+    def _default_routes(self, machine: Machine, *gateways: str) -> None:
+        for gateway in gateways:
+            family = "-6" if ":" in gateway else "-4"
+            _run("ip", family, "-n", machine.namespace, "route", "add", "default", "via", gateway)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """End a process of ours and wait until it has gone."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(TERMINATE_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def _run(*command: str, stdin: str = "") -> str:
+    result = subprocess.run(
+        command, input=stdin, capture_output=True, text=True, timeout=COMMAND_LIMIT, cwd=CHECKOUT, check=False
+    )
+    assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout}{result.stderr}"
+    return result.stdout
+
+
+def _wire(one: Machine, interface: str, other: Machine, port: str) -> None:
+    ends = (interface, "netns", one.namespace, "type", "veth", "peer", "name", port, "netns", other.namespace)
+    _run("ip", "link", "add", *ends)
+    for machine, name in ((one, interface), (other, port)):
+        _run("ip", "-n", machine.namespace, "link", "set", name, "up")
+
+
+def _forward(machine: Machine) -> None:
+    switches = "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"
+    machine.run("sysctl", "-q", "-w", *switches)
+
+
+# ---- what routers do
+
+
+def _sequential(wan: str) -> str:
+    ports = ", ".join(f"{number} : {wan} . {40000 + number}" for number in range(2000))
+    return f'oifname "wan" meta l4proto {{ tcp, udp }} snat ip to numgen inc mod 2000 map {{ {ports} }}'
+
+
+MASQUERADE = 'oifname "wan" meta nfproto ipv4 masquerade'
+INWARD = "meta nfproto ipv4 meta l4proto { tcp, udp } th dport 1024-65535 dnat ip to"
+
+RULES = {
+    # kind: what happens before routing, after routing, and to forwarded packets; {wan} and {lan} are addresses
+    "fullcone": (f'iifname "wan" {INWARD} {{lan}}', MASQUERADE, ""),
+    "restricted": (
+        f'iifname "wan" ip saddr @contacted {INWARD} {{lan}}',
+        MASQUERADE,
+        'oifname "wan" update @contacted { ip daddr }',
+    ),
+    "cone": ("", MASQUERADE, ""),
+    "symseq": ("", "{sequential}", ""),
+    "symrand": ("", f"{MASQUERADE} fully-random", ""),
+    "udpblock": ("", MASQUERADE, "meta l4proto udp drop"),
+}
+"""RFC 4787 in nftables.  Linux preserves ports and filters by address and port unless told otherwise."""
+
+
+def rules(kind: str, wan: str, lan: str) -> str:
+    """The router's ruleset.  Uninvited packets for the router itself are dropped, or they would leave a conntrack entry
+    with which the next packet out collides and changes its port."""
+    before, after, forwarded = RULES[kind]
+    before = before.replace("{lan}", lan)
+    after = _sequential(wan) if kind == "symseq" else after
+    return f"""
+table inet lab {{
+  set contacted {{ type ipv4_addr; flags dynamic,timeout; timeout 120s; }}
+  chain miniupnpd {{ }}
+  chain prerouting_miniupnpd {{ type nat hook prerouting priority dstnat - 5; policy accept; }}
+  chain postrouting_miniupnpd {{ type nat hook postrouting priority srcnat - 5; policy accept; }}
+  chain before {{ type nat hook prerouting priority dstnat; policy accept;
+    {before}
+  }}
+  chain after {{ type nat hook postrouting priority srcnat; policy accept;
+    {after}
+  }}
+  chain forward {{ type filter hook forward priority filter; policy drop;
+    {forwarded}
+    ct state established,related accept
+    iifname "lan" accept
+    ct status dnat accept
+    jump miniupnpd
+  }}
+  chain input {{ type filter hook input priority filter; policy accept;
+    ct state established,related accept
+    meta l4proto ipv6-icmp accept
+    iifname "wan" drop
+  }}
+}}
+"""
+
+
+MINIUPNPD = """
+ext_ifname=wan
+{external}
+listening_ip=lan
+http_port=5000
+enable_upnp={upnp}
+enable_natpmp={natpmp}
+ipv6_disable=no
+secure_mode=yes
+system_uptime=no
+uuid=00000000-0000-4000-8000-000000000001
+force_igd_desc_v1=no
+allow 1024-65535 0.0.0.0/0 1024-65535
+upnp_table_name=lab
+upnp_nat_table_name=lab
+upnp_forward_chain=miniupnpd
+upnp_nat_chain=prerouting_miniupnpd
+upnp_nat_postrouting_chain=postrouting_miniupnpd
+"""
