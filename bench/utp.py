@@ -1,6 +1,6 @@
 """µTP side by side: ours, libtorrent's, and libtorrent's TCP, on loopback and across a veth pair with MTU 1500.
 
-    python bench/utp.py [--size MIB] [--small MIB] [--only WORD]
+    python -m bench.utp [--size MIB] [--small MIB] [--only WORD]
 
 Prints one table; asserts nothing.  Both ends of every row are processes of their own; the receiver measures, from the
 first byte to the last.  veth and loss need root, namespaces and nft.  Loss is per packet: the veth devices do not
@@ -173,8 +173,15 @@ class Net:
         self.name, self.a, self.b = name, a, b
         self._prefixes = prefixes
 
+    def prefix(self, side: int) -> list[str]:
+        """What runs a command on that side."""
+        return self._prefixes[side]
+
     def start(self, side: int, role: str, *arguments: object) -> subprocess.Popen[str]:
-        argv = [*self._prefixes[side], sys.executable, __file__, "child", role, *map(str, arguments)]
+        return self.run(side, __file__, "child", role, *arguments)
+
+    def run(self, side: int, script: str, *arguments: object) -> subprocess.Popen[str]:
+        argv = [*self._prefixes[side], sys.executable, script, *map(str, arguments)]
         return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 
 

@@ -77,5 +77,5 @@ class WireSocket:
                 return
 
     async def wait_writable(self) -> None:
-        while self.full:  # noqa: ASYNC110  # a test sets it
+        while self.full:  # a test sets it
             await trio.sleep(0.01)

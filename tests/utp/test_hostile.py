@@ -136,7 +136,7 @@ def attack(seed: int, forgeries: int) -> int:
     return complete
 
 
-def test_a_live_pair_under_forged_packets_neither_crashes_nor_grows_nor_changes_a_byte() -> None:
+def test_fuzz_of_a_live_pair_neither_crashes_nor_grows_nor_changes_a_byte() -> None:
     seed = fuzz_seed()
     complete = sum(attack(seed + round, 60) for round in range(max(fuzz_count() // 200, 1)))
     assert complete, "no stream survived: then the rest was shown of dead ones only"

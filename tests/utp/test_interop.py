@@ -72,7 +72,7 @@ class Libtorrent:
         self.handle.connect_peer((LOOPBACK, port))
 
     async def wait_seeding(self) -> None:
-        while not self.handle.status().is_seeding:  # noqa: ASYNC110
+        while not self.handle.status().is_seeding:
             await trio.sleep(0.05)
 
     def finish(self) -> None:
@@ -85,7 +85,7 @@ async def libtorrent(torrent: Torrent, directory: Path, *, seed: bool) -> AsyncI
     need_module("libtorrent")
     peer = Libtorrent(torrent, directory, seed=seed)
     try:
-        while not peer.session.listen_port():  # noqa: ASYNC110
+        while not peer.session.listen_port():
             await trio.sleep(0.02)
         yield peer
     finally:
@@ -137,7 +137,7 @@ async def test_libtorrent_hears_our_reset(tmp_path: Path) -> None:
             await peer.shake_hands()
             assert len(theirs.handle.get_peer_info()) == 1
             peer.stream.abort()
-            while theirs.handle.get_peer_info():  # noqa: ASYNC110
+            while theirs.handle.get_peer_info():
                 await trio.sleep(0.05)
 
 
@@ -158,7 +158,7 @@ async def test_transmission_seeds_to_us_and_leeches_from_us(tmp_path: Path) -> N
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(seed.seed)
                 assert await leech.leech() == given.content
-                while theirs_have(tmp_path / "data" / wanted.name) < SIZE + 1:  # noqa: ASYNC110
+                while theirs_have(tmp_path / "data" / wanted.name) < SIZE + 1:
                     await trio.sleep(0.1)
                 assert seed.stream.statistics().packet_size == 1472  # libutp took the padded probe
                 await trio.to_thread.run_sync(theirs.remote, "-t", "all", "-S")
