@@ -34,7 +34,9 @@ LOCAL = {"bind": "127.0.0.1", "port": 0, "trackers": False}
 def main() -> None:
     print(f"swarm --help: {startup_ratio():.2f} times python -c pass")
     for part in ("huge", "idle"):
-        done = subprocess.run([sys.executable, "-m", "bench.footprint", part], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.footprint", part], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT
+        )
         print(done.stdout.strip())
 
 

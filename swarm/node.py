@@ -8,6 +8,7 @@ without ``--bind`` it lasts as long.  Nothing is ever sent around a bind that we
 from __future__ import annotations
 
 import errno
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
@@ -50,6 +51,9 @@ GOODBYE = 2.5
 
 TICK = 1.0
 
+CHECKS_AT_ONCE = 2
+"""Torrents whose data is looked at at the same time: more would only make the disk seek, and each holds a buffer."""
+
 ADDRESS_LOOK = 2.0
 """Seconds between looks for a lost bind, in case no notice of a change comes."""
 
@@ -66,6 +70,7 @@ class Node:
         """What we listen on; None while offline."""
         self.torrents: dict[bytes, Torrent] = {}
         self._wanted_port: int | None = None
+        self._checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
         self._bus = EventBus(trio.current_time)
         self._network = network if config.bind is None else BoundNetwork(network, config.bind)
         self._rng = rng
@@ -100,7 +105,7 @@ class Node:
     def add(
         self,
         metainfo: Metainfo,
-        directory: Path,
+        directory: str | os.PathLike[str],
         *,
         select: Collection[int] | None = None,
         peers: Iterable[Endpoint] = (),
@@ -115,7 +120,7 @@ class Node:
             raise SwarmError(f"{metainfo.name} is already being shared")
         torrent = Torrent(
             metainfo,
-            directory,
+            Path(directory),
             self._lent,
             select=select,
             peers=peers,
@@ -124,7 +129,7 @@ class Node:
         )
         self.torrents[metainfo.info_hash] = torrent
         self._obfuscated[hash_of_torrent(metainfo.info_hash)] = metainfo.info_hash
-        self._work.start_soon(torrent.open)
+        self._work.start_soon(self._open, torrent)
         return torrent
 
     async def remove(self, torrent: Torrent) -> None:
@@ -169,6 +174,11 @@ class Node:
             async with trio.open_nursery() as nursery:
                 for torrent in self.torrents.values():
                     nursery.start_soon(self._stop, torrent)
+
+    async def _open(self, torrent: Torrent) -> None:
+        async with self._checks:
+            if torrent.info_hash in self.torrents:
+                await torrent.open()
 
     async def _stop(self, torrent: Torrent) -> None:
         try:
