@@ -281,9 +281,13 @@ class Node:
     async def _wait_for_bind(self) -> None:
         network = self._network
         assert isinstance(network, BoundNetwork)
+        # Look only after a change or a while: an interface may be up and have no address that a port opens on.
+        await _next_look(network)
         while not network.available():
             await _next_look(network)
         self.emit(NetworkRestored(network.bind))
+        for door in self._doors():
+            door.retry_all()
 
     def _doors(self) -> Sequence[Admission]:
         return [torrent.admission for torrent in self.torrents.values()]

@@ -69,6 +69,11 @@ class Admission:
                 self._lent.emit(PeerDiscovered(self._info_hash, endpoint, source))
         self._lent.wake_dialer()
 
+    def retry_all(self) -> None:
+        """We were cut off and are back: dial everybody again without waiting."""
+        self.peers.retry_all(trio.current_time())
+        self._lent.wake_dialer()
+
     def condemned(self, culprit: Culprit) -> None:
         """Somebody is proved to have sent bad data."""
         if culprit.peer_id is None:
