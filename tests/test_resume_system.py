@@ -11,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from swarm.torrent.create import create
 from tests.cli.programs import environment, events, seeding, swarm
 from tests.needs import need_program, need_root
 from tests.nodes import Sample, make_sample
@@ -71,15 +73,32 @@ def downloaded(told: list[dict[str, Any]]) -> int:
     return next(int(event["downloaded"]) for event in told if event["event"] == "done")
 
 
+@dataclass(frozen=True)
+class Shared:
+    """The sample, its torrent, and HOST:PORT of a seed."""
+
+    sample: Sample
+    torrent: Path
+    peer: str
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    directory = tmp_path_factory.mktemp("shared")
+    sample, torrent = make_torrent(directory)
+    with seeding(directory / "home", torrent, sample.directory) as peer:
+        yield Shared(sample, torrent, peer)
+
+
 @pytest.fixture
-def download(tmp_path: Path) -> Iterator[Download]:
-    sample = make_sample(tmp_path / "seed", SIZE, PIECE)
-    torrent = tmp_path / "sample.torrent"
-    assert (
-        swarm(tmp_path, "create", tmp_path / "seed/sample.bin", "-o", torrent, "--piece-length", PIECE).returncode == 0
-    )
-    with seeding(tmp_path / "seeder", torrent, tmp_path / "seed") as peer:
-        yield Download(tmp_path, sample, torrent, peer)
+def download(shared: Shared, tmp_path: Path) -> Download:
+    return Download(tmp_path, shared.sample, shared.torrent, shared.peer)
+
+
+def make_torrent(directory: Path) -> tuple[Sample, Path]:
+    sample, torrent = make_sample(directory / "seed", SIZE, PIECE), directory / "sample.torrent"
+    torrent.write_bytes(create(sample.directory / "sample.bin", piece_length=PIECE))
+    return sample, torrent
 
 
 def test_a_killed_download_goes_on_with_what_it_had(download: Download) -> None:
@@ -127,9 +146,7 @@ def test_a_file_that_vanished_between_two_runs_is_fetched_again(download: Downlo
 
 
 def test_a_seed_whose_file_shrinks_says_so_and_exits_4(tmp_path: Path) -> None:
-    sample = make_sample(tmp_path / "seed", SIZE, PIECE)
-    torrent = tmp_path / "sample.torrent"
-    swarm(tmp_path, "create", tmp_path / "seed/sample.bin", "-o", torrent, "--piece-length", PIECE)
+    sample, torrent = make_torrent(tmp_path)
     argv = [sys.executable, "-m", "swarm", "seed", torrent, "-o", tmp_path / "seed", "--json", *LOOPBACK]
     with subprocess.Popen(
         list(map(str, argv)), stdout=subprocess.PIPE, text=True, env=environment(tmp_path)
