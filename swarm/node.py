@@ -58,6 +58,10 @@ ADDRESS_LOOK = 2.0
 """Seconds between looks for a lost bind, in case no notice of a change comes."""
 
 
+NOT_THERE = (errno.EADDRNOTAVAIL, errno.ENODEV)
+"""What opening a port says while the address or the interface of a bind is missing."""
+
+
 class Node:
     """A running node.  Made by `open_node`."""
 
@@ -166,6 +170,8 @@ class Node:
                     task_status.started()
                 if ports is not None:
                     await self._be_online(ports)
+                elif self.config.bind is not None:
+                    self.emit(NetworkLost(self.config.bind))
                 await self._wait_for_bind()
 
     async def close(self) -> None:
@@ -204,7 +210,8 @@ class Node:
         try:
             ports = await open_ports(self._network, candidates, tcp=self.config.tcp)
         except OSError as error:
-            if self.config.bind is not None and error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
+            network = self._network
+            if isinstance(network, BoundNetwork) and (error.errno in NOT_THERE or not network.available()):
                 return None
             raise SwarmError(f"cannot open a port: {error.strerror}") from error
         if self.config.port is None and self._wanted_port is None:
