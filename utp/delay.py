@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 
+from utp.wire import NO_DELAY_SAMPLE, TIMESTAMP_MASK
+
 BASE_HISTORY = 20  # minima kept
 BASE_PERIOD = 60.0  # seconds covered by each
 CURRENT_FILTER = 4  # the queueing delay is the least of so many samples: single packets are late for many reasons
 MAX_DRIFT = 10_000  # microseconds; a larger step of the other direction's base is a change of route, not drift
 
 HALF = 1 << 31
-MASK = (1 << 32) - 1
 
 
 class DelayHistory:
@@ -33,7 +34,9 @@ class DelayHistory:
         """Count one sample (modulo 2^32); how far the base fell by it, 0 nearly always."""
         if self._reference is None:
             self._reference = sample
-        value = ((sample - self._reference + HALF) & MASK) - HALF  # all sums below are of plain, unwrapped integers
+        value = (
+            (sample - self._reference + HALF) & TIMESTAMP_MASK
+        ) - HALF  # all sums below are of plain, unwrapped integers
         self._recent.append(value)
         if now >= self._period_end:
             self._period_end = now + BASE_PERIOD
@@ -74,12 +77,12 @@ class DelayMeter:
     def received(self, timestamp: int, difference: int, now: float) -> None:
         """Count a header.  ``difference`` 0 or INT_MAX (µTorrent) means that the other end has measured nothing yet."""
         if timestamp:
-            self.reply = (int(now * 1e6) - timestamp) & MASK
+            self.reply = (int(now * 1e6) - timestamp) & TIMESTAMP_MASK
             fall = self._theirs.add(self.reply, now)
             if 0 < fall <= MAX_DRIFT:
                 # Their clock runs ahead of ours: what shortens one direction lengthens the other.
                 self._ours.shift(fall)
-        if difference not in (0, 0x7FFFFFFF):
+        if difference not in (0, NO_DELAY_SAMPLE):
             self._ours.add(difference, now)
 
     def queueing_delay(self, rtt: float) -> float:

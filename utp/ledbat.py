@@ -38,7 +38,6 @@ class Ledbat:
         "_slowdown_started",
         "_slowdowns",
         "_target",
-        "max_window",
         "mss",
         "slow_start",
         "ssthresh",
@@ -51,7 +50,6 @@ class Ledbat:
         self._slowdowns = slowdowns
         self.mss = mss
         self.window = float(initial_window * mss)
-        self.max_window = INFINITE
         self.ssthresh = INFINITE
         self.slow_start = True
         self._next_slowdown = INFINITE
@@ -87,14 +85,21 @@ class Ledbat:
         self.slow_start = True
         self._hold_until = 0.0
 
+    def on_idle(self, packets: int) -> None:
+        """Nothing was sent for a while: begin with ``packets`` and double up to where we were (RFC 5681 §4.1)."""
+        if self.window > packets * self.mss:
+            self.ssthresh = self.window
+            self.window = float(packets * self.mss)
+            self.slow_start = True
+
     def _on_ack_in_slow_start(self, acked: int, delay: float, rtt: float, limited: bool, now: float) -> None:
         recovering = self._slowdown_started != INFINITE
         if delay > self._target * (RECOVERY_EXIT if recovering else SLOW_START_EXIT):
             self.slow_start = False
             self._on_ack_in_avoidance(acked, delay, rtt, limited, now)
         elif limited:
-            self.window = min(self.window + acked, self.max_window)
-            self.slow_start = self.window < min(self.ssthresh, self.max_window)
+            self.window += acked
+            self.slow_start = self.window < self.ssthresh
         if recovering and not self.slow_start:
             spacing = FIRST_SPACING if self._first_slowdown else SLOWDOWN_SPACING
             self._first_slowdown = False
@@ -110,7 +115,7 @@ class Ledbat:
         if excess > 0:
             change *= max(1 - excess / GAIN_FADES, 0)
             change -= self.window * min(DECREASE * excess, MAX_DECREASE)
-        self.window = min(max(self.window + change * acked / self.window, float(self.mss)), self.max_window)
+        self.window = max(self.window + change * acked / self.window, float(self.mss))
 
     def _begin_slowdown(self, rtt: float, now: float) -> None:
         self.ssthresh = self.window * RECOVERY_SHARE

@@ -9,7 +9,7 @@ GRANULARITY = 0.001
 class RttEstimator:
     """Smoothed round-trip time; all in seconds."""
 
-    __slots__ = ("_back_off", "_max_rto", "_min_rto", "latest", "minimum", "rto", "smoothed", "variance")
+    __slots__ = ("_back_off", "_max_rto", "_min_rto", "latest", "rto", "smoothed", "variance")
 
     def __init__(self, initial_rto: float, min_rto: float, max_rto: float) -> None:
         self._min_rto = min_rto
@@ -19,13 +19,10 @@ class RttEstimator:
         self.smoothed = 0.0  # 0 until the first sample
         self.variance = 0.0
         self.latest = 0.0
-        self.minimum = float("inf")
 
     def sample(self, rtt: float) -> None:
         """Count one measured round trip.  Never of a packet that was sent twice (Karn); it ends a back-off."""
         self.latest = rtt
-        if rtt < self.minimum:
-            self.minimum = rtt
         if self.smoothed == 0.0:
             self.smoothed, self.variance = rtt, rtt / 2
         else:

@@ -46,6 +46,7 @@ class Sender:
         "_duplicate_acks",
         "_force_one",
         "_heard",
+        "_idle_since",
         "_limited",
         "_probe_at",
         "_recover_seq",
@@ -91,6 +92,7 @@ class Sender:
         self._limited = False  # the congestion window held something back
         self._force_one = False  # the first retransmission of an event leaves whatever the window says
         self._heard = False  # anything at all since the last time-out
+        self._idle_since = NEVER
         self._tail_probe_due = False
         self._tail_probes = 0  # since the last progress
         self._window_probe_due = False
@@ -164,9 +166,12 @@ class Sender:
             self._find_losses(DUPLICATES, now)
         if not flight:
             self._rto_at = self._probe_at = self._reorder_at = NEVER
+            self._idle_since = now
 
     def _on_progress(self, fresh: int, timed: float | None, delay: float, now: float) -> None:
         self.timeouts = 0
+        if (self.flight.first_seq - self._recover_seq) & SEQ_MASK < HALF:
+            self._recover_seq = self.flight.first_seq  # keeps up, or it would lie ahead again after 32,768 packets
         self._duplicate_acks = 0
         self._tail_probe_due = False
         self._tail_probes = 0
@@ -313,6 +318,9 @@ class Sender:
         if not self.buffer.size:
             self._limited = False
             return self._fin(now) if self._shut and self.fin_seq < 0 else None
+        if not self.flight and now - self._idle_since > self.rtt.rto:
+            self.congestion.on_idle(self._config.initial_window)
+            self._idle_since = NEVER
         mss = self.mss
         room = self._room(mss)
         if self.mtu.wants_probe() and room >= mss and self.buffer.size >= 2 * mss:

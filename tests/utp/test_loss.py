@@ -110,6 +110,37 @@ def test_the_window_halves_at_most_once_per_round_trip() -> None:
     assert before / 2 <= after < before * 0.8
 
 
+def test_losses_count_after_any_number_of_packets_without_one() -> None:
+    solo = Solo(100, 1000, config=WIDE)
+    connection = solo.connected()
+    next_seq = 1001
+    for _ in range(4000):
+        connection.send(bytes(10 * MSS))
+        assert len(solo.sent()) == 10
+        next_seq += 10
+        solo.feed(packet("STATE", 100, 5000, next_seq - 1))
+    connection.send(bytes(5 * MSS))
+    solo.sent()
+    before = connection.statistics().congestion_window
+    solo.feed(packet("STATE", 100, 5000, next_seq - 1, sack=0b111))
+    assert connection.statistics().congestion_window < 0.6 * before
+
+
+def test_a_window_that_has_rested_begins_small_again() -> None:
+    solo, connection = sending(20)
+    connection.send(bytes(MSS))  # type: ignore[attr-defined]  # which the window holds back
+    assert solo.sent() == []
+    solo.now += 0.05
+    solo.feed(packet("STATE", 100, 5000, 1020))
+    solo.sent()
+    solo.feed(packet("STATE", 100, 5000, 1021))
+    window = connection.statistics().congestion_window  # type: ignore[attr-defined]
+    solo.now += 10
+    connection.send(bytes(40 * MSS))  # type: ignore[attr-defined]
+    assert len(solo.sent()) == WIDE.initial_window
+    assert window > WIDE.initial_window * MSS
+
+
 def test_bytes_in_the_pipe_are_counted_right_through_every_change() -> None:
     flight = InFlight(65_530)
     payloads = [memoryview(bytes(size)) for size in (10, 20, 30, 40, 50, 60, 70, 80)]

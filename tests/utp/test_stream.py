@@ -47,30 +47,24 @@ async def pair(a: UtpService, b: UtpService) -> tuple[UtpStream, UtpStream]:
     return opened[0], opened[-1]
 
 
-def makers(a: UtpService, b: UtpService, clogging: float) -> tuple[Maker, Maker]:
-    """``clogging``: seconds after which a stream that nobody reads has taken all it can."""
-
+def makers(a: UtpService, b: UtpService) -> tuple[Maker, Maker]:
     async def make() -> tuple[UtpStream, UtpStream]:
         return await pair(a, b)
 
     async def make_clogged() -> tuple[UtpStream, UtpStream]:
         s, r = await pair(a, b)
         for stream in (s, r):
-            with trio.move_on_after(clogging):
+            with trio.move_on_after(5):
                 await stream.send_all(bytes(1 << 20))
         return s, r
 
     return make, make_clogged
 
 
-async def test_it_is_a_half_closeable_stream() -> None:
-    async with services(Wire()) as (a, b):
-        await trio.testing.check_half_closeable_stream(*makers(a, b, 0.2))
-
-
-async def test_it_is_a_half_closeable_stream_where_five_percent_are_lost(clock: trio.testing.MockClock) -> None:
-    async with services(Wire(delay=0.01, loss=0.05)) as (a, b):
-        await trio.testing.check_half_closeable_stream(*makers(a, b, 5.0))
+@pytest.mark.parametrize("loss", [0.0, 0.05])
+async def test_it_is_a_half_closeable_stream(clock: trio.testing.MockClock, loss: float) -> None:
+    async with services(Wire(delay=0.01, loss=loss)) as (a, b):
+        await trio.testing.check_half_closeable_stream(*makers(a, b))
 
 
 async def test_vectored_sends_and_receive_into_carry_the_same_bytes(clock: trio.testing.MockClock) -> None:
