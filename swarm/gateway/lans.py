@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_interface
+from ipaddress import IPv4Address, ip_address, ip_interface
 
 from swarm.net.network import Interface, InterfaceAddress, Network
 
@@ -25,7 +25,8 @@ class Lan:
 def find_lans(network: Network) -> tuple[Lan, ...]:
     """The LANs with a default route.
 
-    Where none is known (there is no netlink), all interfaces that could be one: UPnP searches without knowing routers.
+    Where none is known, all interfaces that could be one, each with the router guessed that most LANs have: so it is
+    without netlink, and in tunnels, whose routes name no router though NAT-PMP is spoken at the other end.
     """
     gateways = network.gateways()
     routed = {gateway.interface for gateway in gateways}
@@ -36,7 +37,10 @@ def find_lans(network: Network) -> tuple[Lan, ...]:
         hosts = list(dict.fromkeys(each.host for each in gateways if each.interface == interface.name))
         v4 = tuple(host for host in hosts if ":" not in host)
         v6 = tuple(host for host in hosts if ":" in host)
-        lan = Lan(interface.name, _ipv4(interface, v4), _ipv6(interface.addresses), v4, v6)
+        ipv4 = _ipv4(interface, v4)
+        if not gateways and ipv4 is not None:
+            v4 = _guessed_gateway(ipv4)
+        lan = Lan(interface.name, ipv4, _ipv6(interface.addresses), v4, v6)
         if lan.ipv4 is not None or lan.ipv6:
             found.append(lan)
     return tuple(found)
@@ -50,6 +54,13 @@ def _ipv4(interface: Interface, gateways: Iterable[str]) -> str | None:
         if any(ip_address(gateway) in network for gateway in gateways):
             return address.host
     return addresses[0].host if addresses else None
+
+
+def _guessed_gateway(ipv4: str) -> tuple[str, ...]:
+    """The first address of the /24; none for a public address or one that no router gave."""
+    address = IPv4Address(ipv4)
+    guess = f"{ipv4.rpartition('.')[0]}.1"
+    return (guess,) if address.is_private and not address.is_link_local and guess != ipv4 else ()
 
 
 def _ipv6(addresses: Iterable[InterfaceAddress]) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ class Mapper:
 
     ``wanted_port`` is the outside port to ask for, when it is not to be the same.  ``miniupnpc`` permits that library
     as a fall-back: its sockets are its own, so not on a simulated or bound network.  ``suspended`` tells how many
-    seconds the machine has slept.
+    seconds the machine has slept.  ValueError without transports.
     """
 
     def __init__(
@@ -50,6 +50,8 @@ class Mapper:
         miniupnpc: bool = False,
         suspended: Callable[[], float] = seconds_suspended,
     ) -> None:
+        if not transports:
+            raise ValueError("nothing to map")
         self._network = network
         self._suspended = suspended
         self._sessions: dict[str, Session] = {}  # by interface
@@ -81,15 +83,25 @@ class Mapper:
         return tuple(report for session in self._sessions.values() for report in session.reports())
 
     def external(self, transport: Transport, family: int) -> Endpoint | None:
-        """Where strangers reach our port: of several the one most worth announcing.  ``family`` is 4 or 6."""
+        """Where strangers reach our port: of several the one most worth announcing.  ``family`` is 4 or 6.
+
+        That is one with a public address, then one at a default router (anybody on the LAN may say that he is an IGD),
+        then one by the better method.
+        """
+        routers = {host for session in self._sessions.values() for host in session.lan.gateways_v4}
         held = [
-            (is_behind_another_nat(report.external.host) is True, _BEST_FIRST.index(report.method), report.external)
+            (
+                is_behind_another_nat(report.external.host) is True,
+                report.gateway not in routers,
+                _BEST_FIRST.index(report.method),
+                report.external,
+            )
             for report in self.statistics()
             if report.external is not None
             and report.transport == transport
             and report.internal.is_ipv6 == (family == 6)
         ]
-        return min(held)[2] if held else None
+        return min(held)[-1] if held else None
 
     def external_port(self, transport: Transport, family: int) -> int | None:
         """The port to announce; None while none is open, or only at a gateway that is itself behind another NAT."""

@@ -12,7 +12,9 @@ import trio
 from trio.testing import MockClock
 
 from swarm.endpoint import Endpoint
+from swarm.errors import RemoteError
 from swarm.events import Event, PortMapped, PortMappingFailed, PortMappingLost
+from swarm.gateway import session
 from swarm.gateway.mapper import Mapper
 from swarm.net.network import DatagramSocket, Listener, Outgoing, Path
 from swarm.simnet.catalogue import CONE
@@ -153,10 +155,12 @@ async def test_an_igd_of_version_1_is_named_so(autojump_clock: MockClock) -> Non
         assert set(net.methods()) == {("upnp-igd1", "udp"), ("upnp-igd1", "tcp")}
 
 
-@pytest.mark.parametrize("protocol", ["pcp", "natpmp", "upnp"])
-async def test_leases_are_renewed_for_hours_and_closed_at_the_end(autojump_clock: MockClock, protocol: str) -> None:
-    async with home(protocol, longest_lease=600) as net:
-        await trio.sleep(15_000)
+@pytest.mark.parametrize(("protocol", "longest"), [("pcp", 600), ("natpmp", 600), ("natpmp", 60), ("upnp", 600)])
+async def test_leases_are_renewed_for_hours_and_closed_at_the_end(
+    autojump_clock: MockClock, protocol: str, longest: int
+) -> None:
+    async with home(protocol, longest_lease=longest) as net:
+        await trio.sleep(8000)
         assert len(net.told(PortMapped)) == 2
         assert net.told(PortMappingLost) == []
         assert await net.reaches(Endpoint(WAN, PORT)) == BOTH
@@ -239,11 +243,41 @@ async def test_refusals_are_named_once_and_tried_again(
         assert net.mapper.external_port("udp", 4) is None
 
 
-async def test_upnp_helps_out_where_port_control_refuses(autojump_clock: MockClock) -> None:
-    async with home("pcp", "upnp", ipv6=True, igd_version=1) as net:
-        await trio.sleep(5)
-        assert ("pcp", "udp") in net.methods()
-        assert not any(method.startswith("upnp") for method, _ in net.methods())
+async def test_upnp_helps_out_at_once_where_port_control_refuses(autojump_clock: MockClock) -> None:
+    async with home("natpmp", refuses=True) as net:
+        open_gateway(net.internet, net.router, GatewayBehaviour(protocols=frozenset({"upnp"})))
+        await trio.sleep(0.3)
+        assert set(net.methods()) == {("upnp-igd2", "udp"), ("upnp-igd2", "tcp")}
+        assert net.errors()["nat-pmp"] == "refused"
+
+
+async def test_upnp_is_left_alone_until_port_control_is_gone(autojump_clock: MockClock) -> None:
+    async with home("pcp") as net:
+        open_gateway(net.internet, net.router, GatewayBehaviour(protocols=frozenset({"upnp"})))
+        await trio.sleep(600)
+        assert set(net.methods()) == {("pcp", "udp"), ("pcp", "tcp")}
+        net.host.port().up.drop_if = lambda packet: packet.destination.port == 5351
+        await trio.sleep(300)
+        assert set(net.methods()) == {("upnp-igd2", "udp"), ("upnp-igd2", "tcp")}
+
+
+async def test_the_library_is_the_last_resort_and_only_where_it_is_allowed(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    async def open_library(inside: str, rng: random.Random) -> None:
+        opened.append(inside)
+        raise RemoteError("no-gateway")
+
+    monkeypatch.setattr(session, "open_miniupnpc", open_library)
+    async with home(gateway=False) as net, trio.open_nursery() as nursery:
+        await trio.sleep(50)
+        assert opened == []
+        nursery.start_soon(net.new_mapper(net.neighbour, miniupnpc=True).run)
+        await trio.sleep(50)
+        assert opened == [net.neighbour.ipv4]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_gateway_that_keeps_ports_the_same_is_asked_for_ours(autojump_clock: MockClock) -> None:
@@ -348,6 +382,24 @@ async def test_a_gateway_that_falls_silent_is_lost_in_minutes(autojump_clock: Mo
         net.router.inside.connect(True)
         await trio.sleep(600)
         assert await net.reaches(Endpoint(WAN, PORT)) == BOTH
+
+
+async def test_every_gateway_of_two_lans_is_used(autojump_clock: MockClock) -> None:
+    async with home("pcp") as net:
+        other = net.internet.router("r2", CONE, wan="100.64.9.9")
+        open_gateway(net.internet, other, GatewayBehaviour(protocols=frozenset({"natpmp"})))
+        net.host.attach(other.lan, other.free_lan_address(), interface="eth1")
+        await trio.sleep(5)
+        held = {(each.method, each.external) for each in net.mapper.statistics() if each.external is not None}
+        assert held == {("pcp", Endpoint(WAN, PORT)), ("nat-pmp", Endpoint("100.64.9.9", PORT))}
+        assert net.mapper.external("udp", 4) == Endpoint(WAN, PORT)
+        assert net.mapper.double_nat is False
+        assert "100.64.9.9, is itself private" in net.mapper.advice()[0]
+
+
+def test_a_mapper_of_nothing_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="nothing to map"):
+        Mapper(None, PORT, transports=(), emit=print, rng=random.Random(1))  # type: ignore[arg-type]
 
 
 # ---- IPv6

@@ -591,3 +591,28 @@ async def test_a_redirect_from_https_to_http_is_refused_and_the_other_way_follow
         serving(network, answering(redirect(f"https://127.0.0.1:{secure}/"))) as plain,
     ):
         assert (await fetch(network, f"http://127.0.0.1:{plain}/", tls=client)).body == b"secret"
+
+
+async def test_a_body_is_posted_with_its_length() -> None:
+    seen: list[bytes] = []
+
+    async def handler(stream: trio.abc.Stream, head: bytes) -> None:
+        seen.append(head)
+        while not seen[-1].endswith(b"<x/>"):
+            seen.append(seen.pop() + await stream.receive_some())
+        await stream.send_all(ok(b"done"))
+
+    network = LoopbackNetwork()
+    with trio.fail_after(5):
+        async with serving(network, handler) as port:
+            url = f"http://127.0.0.1:{port}/ctl"
+            response = await fetch(network, url, headers=[("SOAPAction", '"a#b"')], post=b"<x/>")
+    assert response.body == b"done"
+    assert seen[0].startswith(b"POST /ctl HTTP/1.1\r\n")
+    assert b'\r\nSOAPAction: "a#b"\r\n' in seen[0]
+    assert b"\r\nContent-Length: 4\r\n" in seen[0]
+
+
+async def test_the_answer_to_a_post_is_not_followed_elsewhere() -> None:
+    error = await failing(answering(redirect("http://127.0.0.1:1/")), post=b"")
+    assert error.reason == "http-302"

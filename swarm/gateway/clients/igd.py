@@ -29,6 +29,7 @@ DESCRIPTION = "swarm"  # what the gateway's table shows its owner
 OTHER_PORTS = 4  # tried on a conflict where the gateway cannot choose one itself
 DYNAMIC_PORTS = range(49152, 65536)  # RFC 6335 §6
 MAX_DEVICES = 8  # that one search makes us ask for their description
+DESCRIPTION_LIMIT = 10.0  # seconds a device has to describe itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ async def discover(
     found: Callable[[FoundDevice], None],
     failed: Callable[[str, RemoteError], None],
 ) -> None:
-    """Search the LAN of our address ``inside`` for ANSWER_WINDOW seconds.
+    """Search the LAN of our address ``inside`` for ANSWER_WINDOW seconds, and wait for the last description.
 
     ``found`` is called as soon as a device has described itself, ``failed`` with the address of one that did not.
     Raises RemoteError("unreachable") when the search cannot be sent.
@@ -64,7 +65,10 @@ async def discover(
 
     async def describe(location: str, host: str) -> None:
         try:
-            body = await _fetch(BoundNetwork(network, inside), location)
+            with trio.move_on_after(DESCRIPTION_LIMIT) as scope:
+                body = await _fetch(BoundNetwork(network, inside), location)
+            if scope.cancelled_caught:
+                raise RemoteError("timed-out", f"{location} does not answer")
             found(FoundDevice(host, igd.parse_description_untrusted(body, location, host)))
         except RemoteError as error:
             failed(host, error)
@@ -74,10 +78,11 @@ async def discover(
     except OSError as error:
         raise RemoteError("unreachable", f"{inside}: {error.strerror or error}") from None
     try:
-        with trio.move_on_after(ssdp.ANSWER_WINDOW):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_collect, bound, answered)
-                await _send_searches(bound, Endpoint(ssdp.GROUPS[6 if ":" in inside else 4], ssdp.PORT))
+        async with trio.open_nursery() as nursery:
+            with trio.move_on_after(ssdp.ANSWER_WINDOW):
+                async with trio.open_nursery() as searching:
+                    searching.start_soon(_collect, bound, answered)
+                    await _send_searches(bound, Endpoint(ssdp.GROUPS[6 if ":" in inside else 4], ssdp.PORT))
     finally:
         bound.close()
 
