@@ -173,10 +173,6 @@ class Net:
         self.name, self.a, self.b = name, a, b
         self._prefixes = prefixes
 
-    def prefix(self, side: int) -> list[str]:
-        """What runs a command on that side."""
-        return self._prefixes[side]
-
     def start(self, side: int, role: str, *arguments: object) -> subprocess.Popen[str]:
         return self.run(side, __file__, "child", role, *arguments)
 

@@ -2,8 +2,9 @@
 
     python -m bench.utp_manners [--seconds S] [--only WORD] [--svg DIRECTORY]
 
-A veth pair between two namespaces with tbf on the sending side; needs root and tc.  Prints a table and writes one SVG
-per case: rate of each flow and the queueing delay that µTP measures, over time.  Asserts nothing.
+Three namespaces, the middle one a router with tbf towards the receiver: on the sender's own interface TCP would see the
+queue (TSQ) and not fill it.  Needs root and tc.  Prints a table and writes one SVG per case: rate of each flow and the
+queueing delay that µTP measures, over time.  Asserts nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -23,8 +26,9 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench.utp import CHUNK, A, B, open_service, veth
+from bench.utp import CHUNK, Net, open_service
 
+A, B = "10.98.1.2", "10.98.2.2"  # receiver, sender
 RATE = 20e6 / 8  # bytes per second
 STEP = 0.25  # seconds between samples
 OVERHEAD = 1472 / 1452 * 1514 / 1472  # tbf counts Ethernet frames
@@ -79,27 +83,54 @@ def tcp_send(port: int, congestion: str) -> None:
 
 @dataclass
 class Flow:
-    """What one flow did: rate in bytes per second and queueing delay in seconds over time since the start."""
+    """What one flow did over time since the start: bytes so far, bytes per second, queueing delay in seconds."""
 
     name: str
+    counts: list[tuple[float, float]] = field(default_factory=list)
     rates: list[tuple[float, float]] = field(default_factory=list)
     delays: list[tuple[float, float]] = field(default_factory=list)
 
     def mean_rate(self, since: float) -> float:
-        taken = [rate for when, rate in self.rates if when >= since]
-        return sum(taken) / len(taken) if taken else 0.0
+        taken = [(when, count) for when, count in self.counts if when >= since]
+        return (taken[-1][1] - taken[0][1]) / (taken[-1][0] - taken[0][0]) if len(taken) > 1 else 0.0
 
     def mean_delay(self, since: float) -> float:
         taken = [delay for when, delay in self.delays if when >= since]
         return sum(taken) / len(taken) if taken else 0.0
 
 
+@contextmanager
+def bottleneck() -> Iterator[Net]:
+    """Receiver on side 0, sender on side 1, a slow router between them."""
+    receiver, sender, router = (f"swarm-bench-{os.getpid()}-{name}" for name in ("in", "out", "mid"))
+    shape = "tbf rate 20mbit burst 8kb latency 1s"
+    try:
+        for space in (receiver, sender, router):
+            _run(f"ip netns add {space}")
+        ends = ((receiver, A, "10.98.1.1", "to-in"), (sender, B, "10.98.2.1", "to-out"))
+        for space, address, gateway, device in ends:
+            _run(f"ip link add {device} netns {router} type veth peer name eth0 netns {space}")
+            _run(f"ip -n {router} addr add {gateway}/24 dev {device}")
+            _run(f"ip -n {router} link set {device} up")
+            _run(f"ip -n {space} addr add {address}/24 dev eth0")
+            _run(f"ip -n {space} link set eth0 up")
+            _run(f"ip -n {space} route add default via {gateway}")
+        _run(f"ip netns exec {router} sysctl -qw net.ipv4.ip_forward=1")
+        _run(f"ip netns exec {router} tc qdisc add dev to-in root {shape}")
+        yield Net("bottleneck", A, B, (["ip", "netns", "exec", receiver], ["ip", "netns", "exec", sender]))
+    finally:
+        for space in (receiver, sender, router):
+            subprocess.run(["ip", "netns", "del", space], check=False)
+
+
+def _run(command: str) -> None:
+    subprocess.run(command.split(), check=True)
+
+
 def run_case(plan: list[tuple[str, float]], seconds: float) -> list[Flow]:
-    """Flows as (kind, start), kind "utp" or a TCP congestion control, all until ``seconds``."""
+    """Flows as (kind, start), the kind is "utp" or a TCP congestion control, all until ``seconds``."""
     flows, running = [], []
-    with veth() as net:
-        shape = ["tbf", "rate", "20mbit", "burst", "8kb", "latency", "1s"]
-        subprocess.run([*net.prefix(1), "tc", "qdisc", "add", "dev", "vb", "root", *shape], check=True)
+    with bottleneck() as net:
         begin = time.time()
         for number, (kind, start) in enumerate(plan):
             receiver = net.run(0, __file__, f"{kind}-receive", 42_000 + number)
@@ -110,10 +141,10 @@ def run_case(plan: list[tuple[str, float]], seconds: float) -> list[Flow]:
         for flow, (receiver, sender) in zip(flows, running, strict=True):
             for process in (sender, receiver):
                 process.terminate()
-            counts = _lines(receiver)
+            flow.counts = [(when - begin, count) for when, count in _lines(receiver)]
             flow.delays = [(when - begin, delay) for when, delay in _lines(sender)]
-            for (earlier, before), (later, after) in pairwise(counts):
-                flow.rates.append((later - begin, (after - before) / (later - earlier)))
+            for (earlier, before), (later, after) in pairwise(flow.counts):
+                flow.rates.append((later, (after - before) / (later - earlier)))
     return flows
 
 
