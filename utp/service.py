@@ -61,6 +61,7 @@ class UtpService:
 
     async def accept(self) -> UtpStream:
         """The next inbound stream.  At most ``accept_backlog`` wait; what comes beyond is reset."""
+        await trio.lowlevel.checkpoint()
         while not self._accepted:
             await self._arrival.park()
         return self._accepted.popleft()
@@ -85,7 +86,7 @@ class UtpService:
             return
         stream = self._streams[connection] = UtpStream(connection, self._flush)
         self._accepted.append(stream)
-        self._arrival.unpark()
+        self._arrival.unpark_all()  # one of them may be cancelled in the same moment
 
 
 # A run of equal-sized datagrams from one sender (the last may be shorter): data, segment size, path.  Valid until the
