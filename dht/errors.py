@@ -14,11 +14,11 @@ class LocalProtocolError(DhtError):
 class RemoteProtocolError(DhtError):
     """A datagram is not a KRPC message.  The only error of the ``_untrusted`` functions; it costs that datagram.
 
-    When it was at least recognisably a query, ``transaction_id`` is set and ``code`` is what to answer (BEP 5: 203
-    malformed packet or invalid arguments, 204 method unknown).
+    ``transaction_id`` is set where one could be read.  ``code`` is set when it was at least recognisably a query: what
+    to answer it with (BEP 5: 203 malformed packet or invalid arguments, 204 method unknown).
     """
 
-    def __init__(self, message: str, transaction_id: bytes | None = None, code: int = 203) -> None:
+    def __init__(self, message: str, transaction_id: bytes | None = None, code: int | None = None) -> None:
         super().__init__(message)
         self.transaction_id = transaction_id
         self.code = code

@@ -86,7 +86,7 @@ Message = Query | Response | Error
 def decode_untrusted(datagram: bytes) -> Message:
     """The message that ``datagram`` is.
 
-    Raises RemoteProtocolError when it is none; where it is a query all the same, the error says what to answer.
+    Raises RemoteProtocolError when it is none; where it is a query all the same, its ``code`` says what to answer.
     """
     try:
         message = bencode.decode_untrusted(datagram, strict_order=False, max_containers=MAX_CONTAINERS)
@@ -104,7 +104,7 @@ def decode_untrusted(datagram: bytes) -> Message:
         return _response(transaction_id, message)
     if kind == b"e":
         return _error(transaction_id, message)
-    raise RemoteProtocolError("neither query nor response nor error")
+    raise RemoteProtocolError("neither query nor response nor error", transaction_id)
 
 
 def encode_query(transaction_id: bytes, method: bytes, arguments: bytes, *, read_only: bool = False) -> bytes:
@@ -194,7 +194,7 @@ def _query(transaction_id: bytes, message: dict[bytes, Value]) -> Query:
     method = message.get(b"q")
     arguments = message.get(b"a")
     if type(method) is not bytes or type(arguments) is not dict:
-        raise RemoteProtocolError("a query without method or arguments", transaction_id)
+        raise RemoteProtocolError("a query without method or arguments", transaction_id, PROTOCOL_ERROR)
     node_id = _id(arguments, b"id", transaction_id)
     target = token = b""
     want = port = 0
@@ -216,14 +216,14 @@ def _query(transaction_id: bytes, message: dict[bytes, Value]) -> Query:
 def _id(arguments: dict[bytes, Value], key: bytes, transaction_id: bytes) -> bytes:
     value = arguments.get(key)
     if type(value) is not bytes or len(value) != NODE_ID_SIZE:
-        raise RemoteProtocolError(f"{key.decode()} is not 20 bytes", transaction_id)
+        raise RemoteProtocolError(f"{key.decode()} is not 20 bytes", transaction_id, PROTOCOL_ERROR)
     return value
 
 
 def _token(arguments: dict[bytes, Value], transaction_id: bytes) -> bytes:
     token = arguments.get(b"token")
     if type(token) is not bytes:
-        raise RemoteProtocolError("no token", transaction_id)
+        raise RemoteProtocolError("no token", transaction_id, PROTOCOL_ERROR)
     return token
 
 
@@ -233,7 +233,7 @@ def _port(arguments: dict[bytes, Value], transaction_id: bytes) -> int:
         return 0
     port = arguments.get(b"port")
     if type(port) is not int or not 0 < port < 65536:
-        raise RemoteProtocolError("port is not 1 to 65535", transaction_id)
+        raise RemoteProtocolError("port is not 1 to 65535", transaction_id, PROTOCOL_ERROR)
     return port
 
 
@@ -247,10 +247,10 @@ def _want(arguments: dict[bytes, Value]) -> int:
 def _response(transaction_id: bytes, message: dict[bytes, Value]) -> Response:
     returned = message.get(b"r")
     if type(returned) is not dict:
-        raise RemoteProtocolError("a response without return values")
+        raise RemoteProtocolError("a response without return values", transaction_id)
     node_id = returned.get(b"id")
     if type(node_id) is not bytes or len(node_id) != NODE_ID_SIZE:
-        raise RemoteProtocolError("a response without the id of its sender")
+        raise RemoteProtocolError("a response without the id of its sender", transaction_id)
     token = returned.get(b"token", b"")
     values = returned.get(b"values")
     return Response(
@@ -292,4 +292,4 @@ def _error(transaction_id: bytes, message: dict[bytes, Value]) -> Error:
         case [int(code), bytes(text), *_]:
             return Error(transaction_id, code, text, _observed(message))
         case _:
-            raise RemoteProtocolError("an error without code and text")
+            raise RemoteProtocolError("an error without code and text", transaction_id)

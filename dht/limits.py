@@ -74,20 +74,22 @@ class Memory(Generic[Key]):
 
 
 class Blacklist:
-    """Hosts that were caught lying ``strikes`` times are left alone for ``seconds``."""
+    """Hosts caught lying ``strikes`` times, each within ``seconds`` of the last, are left alone for as long."""
 
     def __init__(self, strikes: int, seconds: float) -> None:
         self._limit = strikes
-        self._strikes: dict[Hashable, int] = {}
+        self._seconds = seconds
+        self._strikes: dict[Hashable, tuple[int, float]] = {}
         self._banned: Memory[Hashable] = Memory(seconds)
 
     def strike(self, host: Hashable, now: float) -> bool:
         """Note one lie; True when that was one too many."""
-        count = self._strikes.pop(host, 0) + 1
+        count, last = self._strikes.pop(host, (0, now))
+        count = count + 1 if now - last < self._seconds else 1
         if count >= self._limit:
             self._banned.add(host, now)
             return True
-        self._strikes[host] = count
+        self._strikes[host] = (count, now)
         if len(self._strikes) > MAX_REMEMBERED:
             del self._strikes[next(iter(self._strikes))]
         return False

@@ -89,12 +89,13 @@ class Lookup:
     `answered`, `fell_silent` or `refused`; then asks again.  It is over when `done`.
     """
 
-    def __init__(self, target: bytes, *, ipv6: bool = False) -> None:
+    def __init__(self, target: bytes, *, ipv6: bool = False, own_id: bytes = b"") -> None:
         self.target = target
         self.thorough = False
         """Whether to ask the silent once more even though k others answered; in any case where not so many did."""
         self._goal = number(target)
         self._ipv6 = ipv6
+        self._own_id = own_id
         self._entries: list[Candidate] = []  # known by their addresses only
         self._order: list[Candidate] = []  # by distance
         self._by_id: dict[bytes, Candidate] = {}
@@ -124,7 +125,8 @@ class Lookup:
                 if known.address == address and known.sources and source is not None:
                     known.sources.append(source)
             elif (
-                address not in self._by_address
+                node_id != self._own_id
+                and address not in self._by_address
                 and is_usable(address, ipv6=self._ipv6)
                 and (may_be_local or not is_local(address[0]))
             ):

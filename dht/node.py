@@ -47,6 +47,7 @@ VERIFIED_FOR = 600.0  # seconds that an address is taken to receive what we send
 STRIKES, BANNED_FOR = 3, 1800.0  # lies until a host is left alone, and for how many seconds
 MAX_RECEIVED = 2048  # bytes; nobody has a reason to send more than 1,024
 MAX_OUTBOX = 4096  # datagrams that wait to be sent; then answers are dropped
+MAX_PINGS = 32  # open at once: queries from forged addresses must not take all places from our searches
 MAX_OBSERVATIONS = 1000  # results of that kind that wait to be taken
 
 
@@ -257,10 +258,10 @@ class DhtNode:
             message = krpc.decode_untrusted(datagram)
         except RemoteProtocolError as error:
             self._malformed += 1
-            if error.transaction_id is not None:
+            if error.code is not None:
                 if counted or self._admits(remote, now):
                     self._refuse(error, path, len(datagram), now)
-            elif self._transactions.awaits(remote):
+            elif error.transaction_id is not None and self._transactions.is_pending(error.transaction_id, remote):
                 self._lied(remote, now)
             return
         if isinstance(message, Query):
@@ -286,7 +287,7 @@ class DhtNode:
 
     def _refuse(self, error: RemoteProtocolError, path: Path, size: int, now: float) -> None:
         self._queries_in += 1
-        if error.transaction_id is not None and not self.read_only:
+        if error.transaction_id is not None and error.code is not None and not self.read_only:
             text = str(error).encode()
             self._answer(self.server.refuse(error.transaction_id, error.code, text, path.remote, size), path, now)
 
@@ -348,7 +349,12 @@ class DhtNode:
 
     def ping(self, address: Address, node_id: bytes | None, now: float, tries: int = 2) -> None:
         """Ask whether a node is there, unless that is being asked already or too much else is."""
-        if address in self._pinging or not self.may_ask or self._blacklist.bans(owner_of(address), now):
+        if (
+            address in self._pinging
+            or len(self._pinging) >= MAX_PINGS
+            or not self.may_ask
+            or self._blacklist.bans(owner_of(address), now)
+        ):
             return
         self._pinging.add(address)
 
@@ -379,7 +385,7 @@ class DhtNode:
         want: int = 0,
         on_peers: OnPeers | None = None,
     ) -> Search:
-        lookup = Lookup(target, ipv6=self.ipv6)
+        lookup = Lookup(target, ipv6=self.ipv6, own_id=self.node_id)
         contacts = self.table.closest(target, 2 * K)
         lookup.add((contact.node_id, contact.address) for contact in contacts)
         search = Search(

@@ -92,6 +92,11 @@ class Transactions:
         """Whether an answer from ``address`` could be one to a question of ours."""
         return address in self._addresses
 
+    def is_pending(self, transaction_id: bytes, address: Address) -> bool:
+        """Whether this very address was asked with this id."""
+        transaction = self._pending.get(transaction_id)
+        return transaction is not None and transaction.address == address
+
     def close(self, transaction_id: bytes, address: Address, now: float) -> Transaction | None:
         """The query that an answer with this id from this very address belongs to; it is pending no longer."""
         transaction = self._pending.get(transaction_id)

@@ -138,15 +138,37 @@ def test_garbage_for_answers_gets_a_host_left_alone() -> None:
     bench = Bench()
     bench.acquaint(THEIR_ID, THEM)
     bench.node.get_peers(TARGET)
-    assert len(bench.questions()) == 1
+    ((question, _),) = bench.questions()
+    transaction_id = question[b"t"]
+    assert isinstance(transaction_id, bytes)
     for _ in range(STRIKES):
-        bench.receive(b"d1:rd2:id2:xxe1:t2:aa1:y1:re")
+        bench.receive(b"d1:rd2:id2:xxe1:t4:" + transaction_id + b"1:y1:re")
     assert bench.node.statistics().nodes == 0
     assert bench.receive(PING) == []
     bench.now = 1799.0
     assert bench.receive(PING) == []
     bench.now = 1801.0
     assert len(bench.receive(PING)) == 1
+
+
+def test_garbage_forged_in_the_name_of_a_host_does_not_get_it_banned() -> None:
+    bench = Bench()
+    bench.acquaint(THEIR_ID, THEM)
+    bench.node.get_peers(TARGET)
+    assert len(bench.questions()) == 1
+    for _ in range(3 * STRIKES):
+        bench.receive(b"d1:rd2:id2:xxe1:t4:aaaa1:y1:re")
+        bench.receive(b"de")
+    assert bench.node.statistics().nodes == 1
+    assert len(bench.receive(PING)) == 1
+
+
+def test_a_flood_of_new_names_leaves_room_for_our_own_questions() -> None:
+    bench = Bench(DhtConfig(max_in_flight=40))
+    for number in range(200):
+        datagram = PING.replace(THEIR_ID, number.to_bytes(20, "big"))
+        bench.node.receive_batch([memoryview(datagram)], Path(LOCAL, (host(number), 1)), 0.0)
+    assert bench.node.statistics().in_flight == 32
 
 
 def test_our_own_datagrams_coming_back_do_no_harm() -> None:
@@ -215,6 +237,9 @@ def test_bans_need_so_many_strikes_and_end() -> None:
     assert blacklist.bans("a", 10.9)
     assert not blacklist.bans("b", 2.0)
     assert not blacklist.bans("a", 11.1)
+    assert not blacklist.strike("b", 0.0)
+    assert not blacklist.strike("b", 10.0)  # the first is forgotten
+    assert blacklist.strike("b", 19.0)
 
 
 def test_fuzz_a_node_survives_random_bytes_and_damaged_messages_from_many_addresses() -> None:

@@ -153,7 +153,7 @@ def test_a_bad_query_says_what_to_answer(datagram: bytes, code: int) -> None:
 def test_what_is_no_message_gets_no_answer(datagram: bytes) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         decode_untrusted(datagram)
-    assert caught.value.transaction_id is None
+    assert caught.value.code is None
 
 
 def test_implied_port_wins_over_a_port_and_over_none() -> None:

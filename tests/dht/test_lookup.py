@@ -221,6 +221,12 @@ def test_public_nodes_cannot_make_us_send_into_private_networks() -> None:
     assert len(lookup.candidates) == 2
 
 
+def test_we_never_ask_ourselves() -> None:
+    lookup = Lookup(TARGET, own_id=local(1)[0])
+    lookup.add([local(1), local(2)])
+    assert distances(ask_all(lookup)) == [2]
+
+
 def test_unusable_addresses_and_the_other_family_are_left_out() -> None:
     lookup = Lookup(TARGET)
     bad: list[Address] = [("0.0.0.0", 1), ("224.0.0.1", 1), ("10.0.0.1", 0), ("2001:db8::1", 1)]
