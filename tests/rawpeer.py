@@ -67,6 +67,7 @@ class RawPeer:
     @property
     def local(self) -> Endpoint:
         """Where the node sees it come from."""
+        assert self.stream.local is not None
         return self.stream.local
 
     async def say(self, *parts: bytes) -> None:

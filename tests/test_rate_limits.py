@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -24,7 +25,7 @@ def sample_for(directory: Path, rate: int) -> Sample:
 
 @asynccontextmanager
 async def leech_of(
-    sample: Sample, directory: Path, seeds: int, limits: dict[str, int], where: str
+    sample: Sample, directory: Path, seeds: int, limits: dict[str, Any], where: str
 ) -> AsyncIterator[Torrent]:
     """A limited leech and ``seeds`` unlimited seeds."""
     async with open_internet(1) as internet, AsyncExitStack() as stack:
@@ -39,7 +40,7 @@ async def leech_of(
 
 @asynccontextmanager
 async def seed_for(
-    sample: Sample, directory: Path, leeches: int, limits: dict[str, int], where: str
+    sample: Sample, directory: Path, leeches: int, limits: dict[str, Any], where: str
 ) -> AsyncIterator[Torrent]:
     """A limited seed and ``leeches`` that know nobody but it."""
     async with open_internet(1) as internet, AsyncExitStack() as stack:

@@ -20,9 +20,9 @@ from swarm.simnet.link import Link
 from swarm.torrent.torrent import Torrent
 from tests.nodes import PORT, Recorded, Sample, make_sample, node_on, seeding, tasks_below
 
-SIZE = 2 << 20
+SIZE = 1 << 20
 LEECHES = 8
-SEED_RATE = 200_000  # bytes per second, so that the leeches have a reason to share
+SEED_RATE = 100_000  # bytes per second, so that the leeches have a reason to share
 TRACKER = "http://20.99.0.10:6969/announce"
 
 
@@ -72,7 +72,7 @@ async def all_complete(swarm: Swarm, seconds: float) -> None:
 async def test_one_seed_serves_eight_leeches_that_exchange_pieces(
     autojump_clock: MockClock, tmp_path: Path, link: Link
 ) -> None:
-    sample = make_sample(tmp_path / "seed", SIZE, trackers=[TRACKER])
+    sample = make_sample(tmp_path / "seed", SIZE, 32 << 10, trackers=[TRACKER])
     async with open_internet() as internet, swarm_on(internet, sample, tmp_path, link) as swarm:
         await all_complete(swarm, 300)
         uploaded = swarm.seeded.uploaded
@@ -88,7 +88,7 @@ async def test_one_seed_serves_eight_leeches_that_exchange_pieces(
 
 
 async def test_no_two_connections_between_the_same_two_nodes(autojump_clock: MockClock, tmp_path: Path) -> None:
-    sample = make_sample(tmp_path / "seed", SIZE, trackers=[TRACKER])
+    sample = make_sample(tmp_path / "seed", SIZE, 32 << 10, trackers=[TRACKER])
     async with open_internet() as internet, swarm_on(internet, sample, tmp_path) as swarm:
         await trio.sleep(3)
         for torrent in (swarm.seeded, *swarm.torrents):
@@ -99,7 +99,7 @@ async def test_no_two_connections_between_the_same_two_nodes(autojump_clock: Moc
 
 
 async def test_leaving_says_goodbye_and_leaves_nothing_behind(autojump_clock: MockClock, tmp_path: Path) -> None:
-    sample = make_sample(tmp_path / "seed", SIZE, trackers=[TRACKER])
+    sample = make_sample(tmp_path / "seed", SIZE, 32 << 10, trackers=[TRACKER])
     task = trio.lowlevel.current_task()
     async with open_internet() as internet:
         before = len(list(tasks_below(task)))

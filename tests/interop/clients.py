@@ -17,7 +17,7 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,11 +53,11 @@ def wait_until(condition: object, seconds: float, what: str) -> None:
 
 
 @contextmanager
-def child(argv: Sequence[object], log: Path, **kwargs: object) -> Iterator[subprocess.Popen[bytes]]:
+def child(argv: Sequence[object], log: Path, env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program with its output in ``log``; terminate it, and kill it after 5 s, at the end."""
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [str(part) for part in argv], stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, **kwargs
+            [str(part) for part in argv], stdout=out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env
         )
     try:
         yield process
