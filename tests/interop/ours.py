@@ -18,6 +18,10 @@ SECONDS = 30.0
 NETWORK = ("--bind", "127.0.0.1", "-p", 0, "--no-dht", "--no-lsd", "--no-mapping", "--json")
 
 
+Events = list[dict[str, Any]]
+"""The JSON lines of one run, in order."""
+
+
 @dataclass(frozen=True)
 class Table:
     """What both clients sit at: a tracker, a torrent, and a directory for each."""
@@ -26,25 +30,36 @@ class Table:
     shared: Shared
     directory: Path
 
-    def our_download(self, *options: object) -> list[dict[str, Any]]:
-        """Fetch with our command; it must exit 0 with identical files.  Its JSON events."""
+    def our_download(self, *options: object) -> Events:
+        """Fetch with our command; it must exit 0 with identical files."""
         target = self.directory / "ours"
         state = self.directory / "state"
         with swarm_command(state, "download", self.shared.torrent, "-o", target, *NETWORK, *options) as process:
             code = process.wait(SECONDS)
-        lines = (state / "log").read_text()
-        assert code == 0, lines
+        assert code == 0, (state / "log").read_text()
         self.shared.assert_same(target)
-        return [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
+        return events_in(state)
 
     @contextmanager
-    def our_seed(self, *options: object) -> Iterator[None]:
-        """Share with our command; told to stop, it leaves within three seconds with 143."""
+    def our_seed(self, *options: object) -> Iterator[Events]:
+        """Share with our command; told to stop, it leaves within three seconds with 143.  The events are there then."""
+        events: Events = []
         state = self.directory / "state"
         with swarm_command(state, "seed", self.shared.torrent, "-o", self.shared.seed, *NETWORK, *options) as process:
-            yield
+            yield events
             process.send_signal(signal.SIGTERM)
             assert process.wait(4) == 143, (state / "log").read_text()
+        events += events_in(state)
+
+
+def events_in(state: Path) -> Events:
+    """What a command of ours with ``--json`` has said so far."""
+    return [json.loads(line) for line in (state / "log").read_text().splitlines() if line.startswith("{")]
+
+
+def paths_in(events: Events) -> set[str]:
+    """By which paths peers were connected."""
+    return {event["path"] for event in events if event["event"] == "peer"}
 
 
 @contextmanager
@@ -61,22 +76,24 @@ Leech = Callable[[Shared, Path], AbstractContextManager[Callable[[], bool]]]
 """Runs the other client with none, in a directory; says whether it is complete."""
 
 
-def seeds_to_us(directory: Path, kind: Kind, seed: Seed) -> None:
+def seeds_to_us(directory: Path, kind: Kind, seed: Seed, *options: str) -> Events:
     """The other client seeds; we come second, hear of it from the tracker and fetch everything."""
     with table(directory, kind) as at, seed(at.shared):
         at.tracker.wait_announced(at.shared.info_hash)
-        events = at.our_download()
+        events = at.our_download(*options)
         assert events[-1]["event"] == "done"
+        return events
 
 
-def leeches_from_us(directory: Path, kind: Kind, leech: Leech, *, makes_empty_files: bool = True) -> None:
+def leeches_from_us(directory: Path, kind: Kind, leech: Leech, *options: str, makes_empty_files: bool = True) -> Events:
     """The other client wants everything; we come second, hear of it from the tracker and dial it."""
     theirs = directory / "theirs"
     with table(directory, kind) as at, leech(at.shared, theirs) as is_complete:
         at.tracker.wait_announced(at.shared.info_hash)
-        with at.our_seed():
+        with at.our_seed(*options) as events:
             wait_until(is_complete, SECONDS, "the other client is complete")
         at.shared.assert_same(theirs, empty_files=makes_empty_files)
+        return events
 
 
 class Meetings:
@@ -90,18 +107,26 @@ class Meetings:
         kinds: Sequence[Kind],
         seed: Seed,
         leech: Leech,
-        **options: bool,
+        *options: str,
+        makes_empty_files: bool = True,
     ) -> None:
-        self._seeding: dict[Kind, Future[None]] = {}
-        self._leeching: dict[Kind, Future[None]] = {}
+        self._seeding: dict[Kind, Future[Events]] = {}
+        self._leeching: dict[Kind, Future[Events]] = {}
         for number, kind in enumerate(kinds):
             for name in ("seeds", "leeches"):
                 (directory / f"{name}{number}").mkdir()
-            self._seeding[kind] = pool.submit(seeds_to_us, directory / f"seeds{number}", kind, seed)
-            self._leeching[kind] = pool.submit(leeches_from_us, directory / f"leeches{number}", kind, leech, **options)
+            self._seeding[kind] = pool.submit(seeds_to_us, directory / f"seeds{number}", kind, seed, *options)
+            self._leeching[kind] = pool.submit(
+                leeches_from_us,
+                directory / f"leeches{number}",
+                kind,
+                leech,
+                *options,
+                makes_empty_files=makes_empty_files,
+            )
 
-    def seeds_to_us(self, kind: Kind) -> None:
-        self._seeding[kind].result()
+    def seeds_to_us(self, kind: Kind) -> Events:
+        return self._seeding[kind].result()
 
-    def leeches_from_us(self, kind: Kind) -> None:
-        self._leeching[kind].result()
+    def leeches_from_us(self, kind: Kind) -> Events:
+        return self._leeching[kind].result()
