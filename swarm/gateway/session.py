@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import trio
@@ -20,17 +20,18 @@ from swarm.gateway import pcp
 from swarm.gateway.clients.igd import FoundDevice, IgdClient, PinholeClient, discover
 from swarm.gateway.clients.miniupnpc import open_miniupnpc
 from swarm.gateway.clients.natpmp import NatPmpClient
+from swarm.gateway.clients.negotiation import PortControl, negotiate
 from swarm.gateway.clients.pcp import Nonces, PcpClient
 from swarm.gateway.keeper import Keeper
 from swarm.gateway.lans import Lan
 from swarm.gateway.lease import Change, Lease
 from swarm.gateway.method import Method, MethodName, Transport
 from swarm.gateway.report import LeaseReport
-from swarm.net.network import DatagramSocket, Network
+from swarm.net.network import Network
 
-PCP_HEAD_START = 0.25  # seconds before NAT-PMP is tried as well: a router's answer takes a few milliseconds
 PORT_CONTROL_HEAD_START = 0.5  # seconds before UPnP maps as well
 IPV6_SEARCH_HEAD_START = 3.5  # seconds before pinholes are asked for by IPv4, which not every gateway allows
+MENDING = 5.0  # seconds in which the better method may get its ports back, after the router's restart say
 FIRST_SEARCH_AGAIN, LONGEST_SEARCH_AGAIN = 60.0, 1800.0  # seconds until gateways are looked for again, doubling
 
 
@@ -135,7 +136,7 @@ class Session:
     async def _port_control(self, gateway: str, inside: str) -> None:
         wait = FIRST_SEARCH_AGAIN
         while True:
-            client = await self._choose(gateway, inside)
+            client = await self._negotiated(gateway, inside)
             if client is not None:
                 wait = FIRST_SEARCH_AGAIN
                 await self._keep(client)
@@ -143,43 +144,30 @@ class Session:
                 await self._pause(wait)
                 wait = min(2 * wait, LONGEST_SEARCH_AGAIN)
 
-    async def _choose(self, gateway: str, inside: str) -> PcpClient | NatPmpClient | None:
+    async def _negotiated(self, gateway: str, inside: str) -> PortControl | None:
         """A client of the best protocol that the gateway speaks."""
+
+        def failed(client: PortControl, error: RemoteError) -> None:
+            self._fail(client.name, gateway, inside, error)
+
+        client = await negotiate(self._port_controls(gateway, inside), failed)
+        if client is not None:
+            self._forget_failures(inside, "pcp", "nat-pmp")
+        return client
+
+    def _port_controls(self, gateway: str, inside: str) -> list[PortControl]:
         terms = self._terms
-        network, clock = terms.network, terms.clock
+        network, clock, rng = terms.network, terms.clock, terms.rng
 
         def on_restart() -> None:
             self._restarted(gateway)
 
-        first = PcpClient(
-            network, gateway, inside, clock=clock, on_restart=on_restart, rng=terms.rng, nonces=terms.nonces
-        )
-        clients: list[PcpClient | NatPmpClient] = [first]
+        clients: list[PortControl] = [
+            PcpClient(network, gateway, inside, clock=clock, on_restart=on_restart, rng=rng, nonces=terms.nonces)
+        ]
         if ":" not in inside:
             clients.append(NatPmpClient(network, gateway, inside, clock=clock, on_restart=on_restart))
-        chosen: PcpClient | NatPmpClient | None = None
-        refused = trio.Event()
-
-        async def attempt(client: PcpClient | NatPmpClient) -> None:
-            nonlocal chosen
-            if client is not first:
-                with trio.move_on_after(PCP_HEAD_START):
-                    await refused.wait()
-            try:
-                await client.probe()
-            except RemoteError as error:
-                refused.set()
-                self._fail(client.name, gateway, inside, error)
-            else:
-                chosen = chosen or client
-                nursery.cancel_scope.cancel()
-
-        async with trio.open_nursery() as nursery:
-            for client in clients:
-                nursery.start_soon(attempt, client)
-        if chosen is not None:
-            self._forget_failures(inside, "pcp", "nat-pmp")
-        return chosen
+        return clients
 
     async def _hear(self, wildcard: str, group: str) -> None:
         """Hand announcements to the clients of the gateway that sent them."""
@@ -192,7 +180,7 @@ class Session:
             )
         except OSError:
             return  # another program has the port to itself; the probes see a restart too, a minute later
-        with _closing(bound):
+        with closing(bound):
             while True:
                 await bound.wait_readable()
                 for received in bound.receive_nowait():
@@ -202,7 +190,7 @@ class Session:
 
     def _announced(self, gateway: str, announcement: bytes) -> None:
         for keeper in self.keepers:
-            if keeper.method.gateway == gateway and isinstance(keeper.method, PcpClient | NatPmpClient):
+            if keeper.method.gateway == gateway and isinstance(keeper.method, PortControl):
                 keeper.method.hear(announcement)
 
     def _restarted(self, gateway: str) -> None:
@@ -281,6 +269,7 @@ class Session:
                 await self._changed.wait()
         while self._is_held_otherwise(method):
             await self._changed.wait()
+            await trio.sleep(MENDING)
         await self._keep(method)
 
     def _is_held_otherwise(self, method: Method) -> bool:
@@ -357,11 +346,3 @@ class Session:
     def _change(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
-
-
-@contextmanager
-def _closing(bound: DatagramSocket) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        bound.close()

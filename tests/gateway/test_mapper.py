@@ -256,6 +256,9 @@ async def test_upnp_is_left_alone_until_port_control_is_gone(autojump_clock: Moc
         open_gateway(net.internet, net.router, GatewayBehaviour(protocols=frozenset({"upnp"})))
         await trio.sleep(600)
         assert set(net.methods()) == {("pcp", "udp"), ("pcp", "tcp")}
+        net.router.reboot()
+        await trio.sleep(30)
+        assert set(net.methods()) == {("pcp", "udp"), ("pcp", "tcp")}
         net.host.port().up.drop_if = lambda packet: packet.destination.port == 5351
         await trio.sleep(300)
         assert set(net.methods()) == {("upnp-igd2", "udp"), ("upnp-igd2", "tcp")}

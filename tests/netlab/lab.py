@@ -10,11 +10,17 @@ that laboratories run side by side; what is ended in the end are this process's 
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from ipaddress import ip_address
 from os import getpid
 from pathlib import Path
@@ -25,10 +31,10 @@ from tests.needs import need_program, need_root
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 COMMAND_LIMIT = 20.0  # seconds for one set-up command
 TERMINATE_LIMIT = 3.0  # seconds from SIGTERM to SIGKILL
+CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 PUBLIC = "11.11.11."
 PUBLIC6 = "2a0e:11::"
-GATEWAY_PORTS = "1024-65535"
 
 GATEWAYS = {"upnp": ("yes", "no"), "natpmp": ("no", "yes"), "cgn": ("yes", "yes"), "cgnsym": ("yes", "yes")}
 """Which kinds have a miniupnpd, and whether it speaks UPnP, and NAT-PMP with PCP."""
@@ -69,6 +75,14 @@ class Machine:
         self.processes.append(process)
         return process
 
+    def bind(self, kind: socket.SocketKind, port: int = 0) -> socket.socket:
+        """A bound IPv4 socket of this machine, in this process."""
+        with _inside(self.namespace):
+            made = socket.socket(socket.AF_INET, kind)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(("0.0.0.0", port))
+        return made
+
     def python(self, *arguments: str, log: Path | None = None) -> subprocess.Popen[str]:
         """This interpreter, in the checkout."""
         return self.start(sys.executable, "-u", *arguments, log=log)
@@ -89,19 +103,21 @@ class Lab:
         self._siblings = itertools.count(3)
 
     def __enter__(self) -> Lab:
-        self._inet = self._namespace("inet", f"{PUBLIC}1", f"{PUBLIC}1", f"{PUBLIC6}1")
-        self._bridge(self._inet, "br0", f"{PUBLIC}1/24", f"{PUBLIC6}1/64")
-        _forward(self._inet)
+        try:
+            self._inet = self._namespace("inet", f"{PUBLIC}1", f"{PUBLIC}1", f"{PUBLIC6}1")
+            self._bridge(self._inet, "br0", f"{PUBLIC}1/24", f"{PUBLIC6}1/64")
+            _forward(self._inet)
+        except BaseException:
+            self._tear_down()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for machine in self._machines:
-            for process in machine.processes:
-                end(process)
-        for machine in self._machines:
-            _run("ip", "netns", "del", machine.namespace)
+        self._tear_down()
+        if error is None:
+            shutil.rmtree(self.directory)  # else the logs are worth reading
 
     def public(self, name: str) -> Machine:
         """A machine with a public address."""
@@ -155,6 +171,13 @@ class Lab:
         base.with_suffix(".conf").write_text(MINIUPNPD.format(external=external, upnp=upnp, natpmp=natpmp))
         command = [program, "-d", "-f", f"{base}.conf", "-P", f"{base}.pid"]
         return router.start(*command, log=base.with_suffix(".log"))
+
+    def _tear_down(self) -> None:
+        for machine in self._machines:
+            for process in machine.processes:
+                end(process)
+        for machine in self._machines:
+            _run("ip", "netns", "del", machine.namespace)
 
     # ---- wiring
 
@@ -218,6 +241,23 @@ def end(process: subprocess.Popen[str]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
             pipe.close()
+
+
+@contextmanager
+def _inside(namespace: str) -> Iterator[None]:
+    """Sockets that are made in the block belong to the namespace (setns(2); `os.setns` came with Python 3.12)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def enter(place: TextIOWrapper) -> None:
+        if libc.setns(place.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+
+    with open("/proc/thread-self/ns/net") as home, open(f"/run/netns/{namespace}") as away:
+        enter(away)
+        try:
+            yield
+        finally:
+            enter(home)
 
 
 def _run(*command: str, stdin: str = "") -> str:

@@ -126,11 +126,20 @@ def test_a_port_opened_by_each_method_really_forwards(lab: Lab, kind: str, metho
     assert str(PORT) not in machine.router.run("nft", "list", "chain", "inet", "lab", "prerouting_miniupnpd")
 
 
+def route_by_link_local(machine: Machine) -> None:
+    """As router advertisements set it up: the IPv6 gateway is known by its link-local address."""
+    assert machine.router is not None
+    listed = machine.router.run("ip", "-6", "-o", "addr", "show", "dev", "lan", "scope", "link")
+    gateway = next(word.partition("/")[0] for word in listed.split() if word.startswith("fe80:"))
+    machine.run("ip", "-6", "route", "replace", "default", "via", gateway, "dev", "eth0")
+
+
 @pytest.mark.parametrize(("kind", "method", "name"), [("natpmp", "mapper", "pcp"), ("upnp", "pinhole", "pinhole")])
 def test_the_ipv6_firewall_opens(lab: Lab, kind: str, method: str, name: str) -> None:
     stranger = lab.public("s")
     machine = behind(lab, kind)
     assert machine.router is not None
+    route_by_link_local(machine)
     mapped = Mapped(lab, machine, method, ipv6=True)
     if method == "mapper":
         mapped.tell(4, "PortMapped")
