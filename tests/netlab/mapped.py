@@ -77,11 +77,22 @@ async def open_client(method: str, gateway: str, inside: str) -> Method:
         case "miniupnpc":
             return await open_miniupnpc(inside, RNG)
     (lan,) = find_lans(NETWORK)
-    found: list[FoundDevice] = []
-    await discover(NETWORK, inside, lan.interface, found.append, lambda host, error: tell({"what": f"{host} {error}"}))
+    device = await first_device(inside, lan.interface)
     if method == "pinhole":
-        return PinholeClient(NETWORK, inside, found[0], inside)
-    return IgdClient(NETWORK, inside, found[0], RNG)
+        return PinholeClient(NETWORK, inside, device, inside)
+    return IgdClient(NETWORK, inside, device, RNG)
+
+
+async def first_device(inside: str, interface: str) -> FoundDevice:
+    devices: list[FoundDevice] = []
+    with trio.CancelScope() as scope:
+
+        def found(device: FoundDevice) -> None:
+            devices.append(device)
+            scope.cancel()
+
+        await discover(NETWORK, inside, interface, found, lambda host, error: tell({"what": f"{host} {error}"}))
+    return devices[0]
 
 
 async def echo_datagrams(bound: DatagramSocket) -> None:
