@@ -121,16 +121,33 @@ class Dialer:
             await torrent.run_connection(link, theirs, peer, trio.current_time() - started)
 
     async def _shaken_link(self, torrent: WantsPeers, peer: KnownPeer, means: Means) -> tuple[Link, Handshake] | None:
-        """A link with hands shaken.  A peer that hangs up on one handshake is dialled again at once, on the same path,
-        for the other: it may require encryption, or know none."""
+        """A link with hands shaken.  A peer that hangs up on every handshake over one path is tried over those left:
+        a libtorrent without TCP listens for it all the same, and resets who connects."""
         rungs = self._rungs(peer, means)
+        failures: list[Failure] = []
+        while rungs:
+            shaken = await self._shaken_over_one_path(torrent, peer, rungs)
+            if not isinstance(shaken, list):
+                return shaken
+            failures += shaken
+            last = failures[-1]
+            if last.reason not in HUNG_UP:
+                break
+            rungs = [rung for rung in rungs if rung.path != last.path]
+        torrent.dial_failed(peer, failures)
+        return None
+
+    async def _shaken_over_one_path(
+        self, torrent: WantsPeers, peer: KnownPeer, rungs: Sequence[Rung]
+    ) -> tuple[Link, Handshake] | list[Failure]:
+        """A link with hands shaken, or why there is none, the latest failure last.  A peer that hangs up on one
+        handshake is dialled again at once, on the same path, for the other: it may require encryption, or know none."""
         failures: list[Failure] = []
         for crypto_provide in self._encryption.offers(obfuscated_before=peer.obfuscated):
             try:
                 link = await climb(rungs, lambda failure: torrent.rung_failed(peer, failure))
             except UnreachableError as error:
-                failures += error.failures
-                break
+                return [*failures, *error.failures]
             shaken = await self._shake(torrent, peer, link, crypto_provide)
             if not isinstance(shaken, Failure):
                 return shaken
@@ -139,8 +156,7 @@ class Dialer:
             if shaken.reason not in HUNG_UP:
                 break
             rungs = [rung for rung in rungs if rung.path == link.path]
-        torrent.dial_failed(peer, failures)
-        return None
+        return failures
 
     async def _shake(
         self, torrent: WantsPeers, peer: KnownPeer, link: Link, crypto_provide: int
