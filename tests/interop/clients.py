@@ -137,12 +137,14 @@ class LibtorrentPeer:
 
 
 @contextmanager
-def libtorrent_peer(directory: Path, torrent: Path, role: str, peers: Sequence[str] = ()) -> Iterator[LibtorrentPeer]:
+def libtorrent_peer(
+    directory: Path, torrent: Path, role: str, peers: Sequence[str] = (), *, transport: str = "tcp"
+) -> Iterator[LibtorrentPeer]:
     need_module("libtorrent")
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     log = directory / f"libtorrent-{port}.log"
-    with child([sys.executable, HERE / "lt_peer.py", torrent, directory, port, role, *peers], log):
+    with child([sys.executable, HERE / "lt_peer.py", torrent, directory, port, role, transport, *peers], log):
         peer = LibtorrentPeer(port, log)
         wait_until(lambda: peer.report(), 10, "libtorrent starts")
         yield peer

@@ -1,7 +1,8 @@
-"""lt_peer.py TORRENT DIR PORT seed|leech [PEER_HOST:PORT]: a libtorrent peer for the interop tests, until terminated.
+"""lt_peer.py TORRENT DIR PORT seed|leech tcp|utp [PEER_HOST:PORT]: a libtorrent peer for the interop tests.
 
-Talks over TCP to loopback only; finds others through the torrent's trackers or the given peer.  Prints one JSON
-object a line: {"progress": 0..1, "seeding": bool, "peers": [client, ...]}.
+Runs until terminated and talks over that one transport, to loopback only; without TCP it still listens for it, and
+resets whoever connects.  Finds others through the torrent's trackers or the given peer.  Prints one JSON object a
+line: {"progress": 0..1, "seeding": bool, "peers": [client, ...]}.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import libtorrent as lt
 
 
 def main() -> None:
-    torrent, directory, port, role, *peers = sys.argv[1:]
+    torrent, directory, port, role, transport, *peers = sys.argv[1:]
     session = lt.session(
         {
             "listen_interfaces": f"127.0.0.1:{port}",
@@ -23,8 +24,10 @@ def main() -> None:
             "enable_lsd": False,
             "enable_upnp": False,
             "enable_natpmp": False,
-            "enable_outgoing_utp": False,
-            "enable_incoming_utp": False,
+            "enable_outgoing_tcp": transport == "tcp",
+            "enable_incoming_tcp": transport == "tcp",
+            "enable_outgoing_utp": transport == "utp",
+            "enable_incoming_utp": transport == "utp",
             "allow_multiple_connections_per_ip": True,
             "alert_mask": 0,
             "min_reconnect_time": 1,
