@@ -365,6 +365,7 @@ class PeerConnection:
             self._torrent.cancel_elsewhere(copies)
         if arrived.filled:
             self._torrent.pieces_filled(self, arrived.filled)
+        self.downloader.judge()  # last: a complete piece that nobody is told of would never be stored
 
     def _interest(self, interested: bool) -> None:
         if self.uploader.interested != interested:

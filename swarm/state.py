@@ -9,6 +9,9 @@ from pathlib import Path
 FIRST_PORT, LAST_PORT = 49152, 65535
 """The dynamic range of RFC 6335 §6, from which the port is drawn once."""
 
+MAX_PORT_FILE = 16
+"""Characters read of the file that keeps it."""
+
 
 def kept_port(directory: Path | None, rng: random.Random) -> int:
     """The port of the last run, so that a manual forward keeps working; drawn at random the first time.
@@ -19,7 +22,8 @@ def kept_port(directory: Path | None, rng: random.Random) -> int:
     if directory is None:
         return drawn
     try:
-        text = (directory / "port").read_text(encoding="ascii").strip()
+        with open(directory / "port", encoding="ascii") as file:
+            text = file.read(MAX_PORT_FILE).strip()
         return int(text) if text.isdecimal() and 0 < int(text) < 65536 else drawn
     except (OSError, UnicodeDecodeError):
         return drawn

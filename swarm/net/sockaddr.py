@@ -6,11 +6,14 @@ look it up and block the whole program.
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from ipaddress import IPv6Address
 
 from swarm.endpoint import Endpoint, normalise_host
 
+MAX_SCOPE_DIGITS = 9  # of an interface index: 32 bits in the kernel
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # all addresses of a family
 
 SockAddr = tuple[str, int] | tuple[str, int, int, int]
@@ -59,7 +62,11 @@ def scope_id(scope: str) -> int:
     """The interface index a scope names; 0 for an empty one.  Raises OSError if there is no such interface."""
     if not scope:
         return 0
-    return int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
+    if scope.isdecimal() and len(scope) <= MAX_SCOPE_DIGITS:
+        return int(scope)
+    if "\0" in scope:
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+    return socket.if_nametoindex(scope)
 
 
 def interface_name(index: int) -> str:

@@ -134,7 +134,7 @@ class Downloader:
             self._withhold(index)
 
     def blocks_untrusted(self, blocks: Sequence[BlockData], now: float) -> Arrived:
-        """Store a run of blocks.  RemoteProtocolError("unasked-blocks") for a peer that sends what nobody wants."""
+        """Store a run of blocks.  What came of them is to be acted on before `judge` is asked about the peer."""
         asked, received, peer = self._asked, self._picker.received, self._peer
         answered = payload = useful = 0
         filled: list[int] = []
@@ -143,7 +143,7 @@ class Downloader:
             length = len(data)
             payload += length
             key = (index, begin)
-            if key in asked:
+            if wanted := key in asked:
                 asked.discard(key)
                 answered += 1
             outcome = received(peer, index, begin, data)
@@ -153,14 +153,17 @@ class Downloader:
                     filled.append(index)
                 if outcome.others:
                     copies.append(Copies(outcome.others, index, begin, length))
-            elif outcome.arrival is Arrival.UNASKED:
+            elif outcome.arrival is Arrival.UNASKED and not wanted:  # else the piece was given up or begun anew
                 self._unasked += 1
         self.wasted += payload - useful
         if answered:
             self.pipeline.received(answered, payload, now)
+        return Arrived(payload, filled, copies)
+
+    def judge(self) -> None:
+        """RemoteProtocolError("unasked-blocks") if the peer has sent too much that nobody wanted."""
         if self._unasked > MAX_UNASKED:
             raise RemoteProtocolError("unasked-blocks")
-        return Arrived(payload, filled, copies)
 
     # -- what we say ------------------------------------------------------------------------------------------------
 
@@ -210,7 +213,8 @@ class Downloader:
         return self.refill(now)
 
     def closed(self) -> None:
-        """The connection is over."""
+        """The connection is over: nothing is asked for any more, though the torrent may still know it for a moment."""
+        self.interested = False
         self._give_up()
         if self._joined:
             self._picker.peer_left(self.theirs)

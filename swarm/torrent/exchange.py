@@ -189,8 +189,9 @@ class Exchange:
     def interest_changed(self, peer: PeerConnection) -> None:
         """A peer that becomes interested while a slot is free need not wait for the next round."""
         self._choke_due = True
-        unchoked = sum(not other.uploader.choking for other in self.connections)
-        if peer.uploader.interested and unchoked < self._choker.slots:
+        if not peer.uploader.interested or not peer.uploader.choking:  # a flood of changes ranks nobody again
+            return
+        if sum(not other.uploader.choking for other in self.connections) < self._choker.slots:
             self._choke(trio.current_time())
 
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:

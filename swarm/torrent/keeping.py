@@ -59,7 +59,10 @@ class Keeping:
         kept = None
         if self.directory is not None:
             path = resume_path(self.directory, self.metainfo.info_hash)
-            kept = await self.runner(load_resume, path, self.metainfo, self.warn)
+            warnings: list[str] = []  # the runner's thread must not emit events itself
+            kept = await self.runner(load_resume, path, self.metainfo, warnings.append)
+            for warning in warnings:
+                self.warn(warning)
         self._added_at = self.wall_clock()
         if kept is not None:
             self.before = Totals(kept.downloaded, kept.uploaded)

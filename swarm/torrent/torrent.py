@@ -195,8 +195,12 @@ class Torrent:
             if exchange is not None:
                 with trio.CancelScope(shield=True):
                     await exchange.wait_stored()
-                    await self._save(exchange, clean=True)
-            self._disk.release()
+                    try:
+                        await self._save(exchange, clean=True)
+                    finally:
+                        self._disk.release()
+            else:
+                self._disk.release()
 
     def tick(self, now: float) -> None:
         """Once a second, by the node."""

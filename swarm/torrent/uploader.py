@@ -5,7 +5,7 @@ Sans-IO.  It decides which requests may be served and which are rejected; it rea
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterable
 
 from swarm.bitfield import Bitfield
@@ -27,7 +27,7 @@ class Uploader:
     def __init__(self, have: Bitfield, piece_length: int, total_size: int, *, fast: bool) -> None:
         self._have = have
         self._piece_size = (piece_length, total_size)
-        self._queue: deque[Block] = deque()
+        self._queue: OrderedDict[Block, None] = OrderedDict()  # a cancel costs no search
         self.fast = fast
         self.choking = True
         self.interested = False
@@ -51,15 +51,14 @@ class Uploader:
         if self.choking or len(self._queue) >= MAX_QUEUED or index not in self._have:
             self.refused += 1
             return False
-        self._queue.append((index, begin, length))
+        self._queue[index, begin, length] = None  # asked for twice, it is served once
         return True
 
     def cancelled(self, index: int, begin: int, length: int) -> bool:
         """Whether the request was still waiting (then BEP 6 wants a reject; otherwise its block is on its way)."""
-        try:
-            self._queue.remove((index, begin, length))
-        except ValueError:
+        if (index, begin, length) not in self._queue:
             return False
+        del self._queue[index, begin, length]
         return True
 
     def choke(self) -> Iterable[Block]:
@@ -78,9 +77,10 @@ class Uploader:
         run: list[Block] = []
         size = 0
         while queue:
-            wanted = queue[0]
+            wanted = next(iter(queue))
             size += wanted[2]
             if run and (size > max_bytes or wanted[0] != run[0][0]):
                 break
-            run.append(queue.popleft())
+            del queue[wanted]
+            run.append(wanted)
         return run

@@ -312,6 +312,8 @@ def _dictionary_peers(peers: Iterable[object]) -> Iterator[Endpoint]:
             continue
         host, port = peer.get(b"ip"), peer.get(b"port")
         if isinstance(host, bytes) and len(host) <= 45 and isinstance(port, int) and 0 < port <= 65535:
+            if b"%" in host:  # no stranger names an interface of ours
+                continue
             try:
                 yield Endpoint(normalise_host(host.decode("ascii")), port)
             except ValueError:  # a name, or not ASCII: skip it
