@@ -6,6 +6,7 @@ where peers come from, who is dialled, or what is kept between runs: `swarm.torr
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,6 +29,12 @@ from swarm.torrent.openpiece import Block
 from swarm.torrent.picker import Picker
 from swarm.wire.extended import ExtendedHandshake
 from swarm.wire.messages import Block as BlockRange
+
+MAX_STORERS = 2
+"""Hops to the disk under way at once for one torrent: two can hash on two cores."""
+
+MAX_STORE = 4 << 20
+"""Bytes of pieces hashed and written in one hop."""
 
 
 class Keeper(Protocol):
@@ -86,7 +93,8 @@ class Exchange:
         self._emit = emit
         self._work = work
         self._choke_due = False
-        self._storing = 0
+        self._unstored: deque[int] = deque()
+        self._storers = 0
         self._changed = trio.lowlevel.ParkingLot()
 
     # -- connections ------------------------------------------------------------------------------------------------
@@ -177,9 +185,10 @@ class Exchange:
             raise
 
     def pieces_filled(self, peer: PeerConnection, indices: Sequence[int]) -> None:
-        for index in indices:
-            self._storing += 1
-            self._work.start_soon(self._store, index)
+        self._unstored.extend(indices)
+        while self._storers < min(MAX_STORERS, len(self._unstored)):
+            self._storers += 1
+            self._work.start_soon(self._store)
 
     def cancel_elsewhere(self, copies: Copies) -> None:
         for peer in copies.peers:
@@ -201,24 +210,35 @@ class Exchange:
 
     async def wait_stored(self) -> None:
         """Block until no piece is being hashed or written."""
-        while self._storing:
+        while self._storers:
             await self._changed.park()
 
-    async def _store(self, index: int) -> None:
-        """Hash and write a complete piece, and tell the world."""
+    async def _store(self) -> None:
+        """Hash and write complete pieces, as many as wait in one hop, until none is left."""
         try:
-            good = await self.disk.write_piece(index, self.picker.buffer(index))
-        except StorageError as error:
-            self.picker.piece_failed(index)
-            self._keeper.storage_failed(error)
-        else:
-            if good:
-                self._verified(index)
-            else:
-                self._failed(index)
+            while self._unstored:
+                indices = self._next_to_store()
+                outcomes = await self.disk.write_pieces([(index, self.picker.buffer(index)) for index in indices])
+                for index, outcome in zip(indices, outcomes, strict=True):
+                    self._stored(index, outcome)
         finally:
-            self._storing -= 1
+            self._storers -= 1
             self._changed.unpark_all()
+
+    def _next_to_store(self) -> list[int]:
+        """A fair share of what waits, so that all storers have something, and no more than MAX_STORE at once."""
+        share = -(-len(self._unstored) // MAX_STORERS)
+        count = max(1, min(share, MAX_STORE // self.metainfo.piece_length))
+        return [self._unstored.popleft() for _ in range(count)]
+
+    def _stored(self, index: int, outcome: bool | StorageError) -> None:
+        if isinstance(outcome, StorageError):
+            self.picker.piece_failed(index)
+            self._keeper.storage_failed(outcome)
+        elif outcome:
+            self._verified(index)
+        else:
+            self._failed(index)
 
     def _verified(self, index: int) -> None:
         liars: frozenset[Hashable] = frozenset()
