@@ -15,7 +15,9 @@ from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import Event, PortMapped, PortMappingFailed, PortMappingLost
 from swarm.gateway import session
+from swarm.gateway.lans import Lan
 from swarm.gateway.mapper import Mapper
+from swarm.gateway.report import LeaseReport
 from swarm.net.network import DatagramSocket, Listener, Outgoing, Path
 from swarm.simnet.catalogue import CONE
 from swarm.simnet.gateway import open_gateway
@@ -366,13 +368,16 @@ async def test_leases_that_ran_out_while_the_machine_slept_are_made_again(autoju
         assert len(net.told(PortMapped)) == 4
 
 
-async def test_a_gateway_that_appears_later_is_found(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(("protocol", "method"), [("natpmp", "nat-pmp"), ("upnp", "upnp-igd2")])
+async def test_a_gateway_that_appears_later_is_found(autojump_clock: MockClock, protocol: Any, method: str) -> None:
     async with home(gateway=False) as net:
         await trio.sleep(100)
         assert net.errors() == {"pcp": "timed-out", "nat-pmp": "timed-out", "upnp-igd1": "no-gateway"}
-        open_gateway(net.internet, net.router, GatewayBehaviour(protocols=frozenset({"natpmp"})))
+        open_gateway(net.internet, net.router, GatewayBehaviour(protocols=frozenset({protocol})))
         await trio.sleep(200)
-        assert set(net.methods()) == {("nat-pmp", "udp"), ("nat-pmp", "tcp")}
+        assert set(net.methods()) == {(method, "udp"), (method, "tcp")}
+        assert ("upnp-igd1" in net.errors()) == (protocol != "upnp")
+        assert ("pcp" in net.errors()) == (protocol == "upnp")
 
 
 async def test_a_gateway_that_falls_silent_is_lost_in_minutes(autojump_clock: MockClock) -> None:
@@ -438,6 +443,34 @@ async def test_a_private_external_address_is_double_nat(autojump_clock: MockCloc
         assert net.mapper.external_port("udp", 4) is None
         (sentence,) = net.mapper.advice()
         assert "10.0.1.1, 100.64.3.2, is itself private" in sentence
+
+
+@pytest.mark.parametrize("protocol", ["natpmp", "upnp"])
+async def test_a_gateway_that_refuses_still_shows_that_it_is_behind_another(
+    autojump_clock: MockClock, protocol: str
+) -> None:
+    async with home(protocol, refuses=True, wan="100.64.3.2") as net:
+        await trio.sleep(5)
+        assert net.methods() == {}
+        assert net.mapper.double_nat is True
+        assert "100.64.3.2, is itself private" in net.mapper.advice()[-1]
+
+
+async def test_the_default_router_is_believed_before_anybody_else_on_the_lan(autojump_clock: MockClock) -> None:
+    inside = Endpoint("10.0.1.2", PORT)
+    best = LeaseReport("upnp-igd1", "udp", "10.0.1.1", inside, Endpoint(WAN, PORT), 60.0, None)
+    lie = LeaseReport("upnp-igd2", "udp", "10.0.1.66", inside, Endpoint("20.66.6.6", 666), 60.0, None)
+
+    class Claims:
+        lan = Lan("eth0", inside.host, (), ("10.0.1.1",), ())
+
+        def reports(self) -> list[LeaseReport]:
+            return [lie, best]
+
+    async with home(gateway=False) as net:
+        net.mapper._sessions["eth9"] = Claims()  # type: ignore[assignment]
+        assert net.mapper.external("udp", 4) == Endpoint(WAN, PORT)
+        del net.mapper._sessions["eth9"]
 
 
 async def test_without_a_gateway_the_user_is_told_what_to_do(autojump_clock: MockClock) -> None:
