@@ -24,7 +24,7 @@ from swarm.events import (
 )
 from swarm.peer import Culprit, Identity, PeerConnection
 from swarm.peerlist import KnownPeer, PeerList
-from swarm.torrent.duplicates import follows_our_rule, newcomer_replaces
+from swarm.torrent.duplicates import follows_our_rule, made_by_one_end, newcomer_replaces
 from swarm.torrent.exchange import Exchange
 from swarm.torrent.lent import Lent
 from swarm.wire.extended import ExtendedHandshake
@@ -140,13 +140,15 @@ class Admission:
             return "banned"
         rival = exchange.rival_of(identity)
         if rival is not None:
-            return self._settle_with_ours(rival, identity)
+            return self._settle(rival, identity)
         if len(exchange.connections) >= self._lent.config.max_peers:
             return "full"
         return None
 
-    def _settle_with_ours(self, rival: PeerConnection, newcomer: Identity) -> str | None:
-        """Where the other end decides by our rule, the loser goes at once; else both stand for a second."""
+    def _settle(self, rival: PeerConnection, newcomer: Identity) -> str | None:
+        """Crossing dials with one of ours go by the rule, at once; whoever made both decides; else both may stand."""
+        if made_by_one_end(rival.identity, newcomer):
+            return "duplicate" if newcomer.direction == "out" else None
         if not follows_our_rule(newcomer):
             return None
         if not newcomer_replaces(rival.identity, newcomer, self._lent.peer_id):
@@ -202,8 +204,14 @@ class Admission:
         self._lent.wake_dialer()
 
     async def _settle_duplicates(self, old: PeerConnection, new: PeerConnection) -> None:
-        """The other end is not ours and may close either: close the loser only if both still stand after a second."""
+        """Close the loser only if both still stand after a second: the other end may close either."""
         await trio.sleep(BOTH_STAND)
         if not old.closing and not new.closing:
-            loser = old if newcomer_replaces(old.identity, new.identity, self._lent.peer_id) else new
+            loser = old if self._replaces(old, new) else new
             loser.close("duplicate")
+
+    def _replaces(self, old: PeerConnection, new: PeerConnection) -> bool:
+        """A peer that dials again, back from an outage say, has lost the old connection, unless that still talks."""
+        if made_by_one_end(old.identity, new.identity):
+            return old.received_at < new.connected_at
+        return newcomer_replaces(old.identity, new.identity, self._lent.peer_id)

@@ -21,6 +21,11 @@ def newcomer_replaces(old: Identity, new: Identity, our_peer_id: bytes) -> bool:
     return we_are_greater == we_initiated
 
 
+def made_by_one_end(old: Identity, new: Identity) -> bool:
+    """Whether these are no crossing dials: then only the end that made both can know which of them works."""
+    return old.direction == new.direction and _is_relayed(old) == _is_relayed(new)
+
+
 def follows_our_rule(identity: Identity) -> bool:
     """Whether the other end will close the same connection as we do, so that nobody needs to wait."""
     return identity.peer_id.startswith(OUR_PREFIX)
