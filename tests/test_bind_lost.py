@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 from trio.testing import MockClock
 
@@ -14,15 +15,18 @@ from tests.nodes import endpoints, make_sample, node_on, seeding
 BOUND, OTHER = "20.1.0.10", "20.2.0.10"
 
 
+@pytest.mark.parametrize("away", [2, 600])
+@pytest.mark.parametrize("greater", [True, False])
 async def test_a_bound_node_is_silent_without_its_address_and_goes_on_with_it(
-    autojump_clock: MockClock, tmp_path: Path
+    autojump_clock: MockClock, tmp_path: Path, greater: bool, away: float
 ) -> None:
+    """Also where the far end has not noticed, and would keep the old connection by the rule for duplicates."""
     sample = make_sample(tmp_path / "seed", 2 << 20)
     async with open_internet(1, trace=True) as internet:
         far, near = internet.host("far"), internet.host("near", OTHER, BOUND)
         async with (
-            node_on(far, 1) as seed,
-            node_on(near, 2, bind=BOUND, download_rate=200_000) as leech,
+            node_on(far, 2 if greater else 1) as seed,
+            node_on(near, 1 if greater else 2, bind=BOUND, download_rate=200_000) as leech,
         ):
             await seeding(seed, sample)
             torrent = leech.node.add(sample.metainfo, tmp_path / "leech", peers=endpoints(far.ipv4))
@@ -34,7 +38,7 @@ async def test_a_bound_node_is_silent_without_its_address_and_goes_on_with_it(
             assert leech.node.port is None
             had, sent = torrent.statistics().pieces_had, near.port().up.packets
             assert 0 < had < 32
-            await trio.sleep(600)
+            await trio.sleep(away)
             assert (torrent.statistics().pieces_had, near.port().up.packets) == (had, sent)
             near.add_address(BOUND)
             restored = trio.current_time()
@@ -42,7 +46,7 @@ async def test_a_bound_node_is_silent_without_its_address_and_goes_on_with_it(
                 await torrent.wait_complete()
             assert len(leech.of(NetworkRestored)) == 1
             again = [time for time, event in leech.events if isinstance(event, PeerConnected)][-1]
-            assert again - restored < 5
+            assert again - restored < 10
         assert sample.is_whole_in(tmp_path / "leech")
         assert internet.trace is not None
         assert not [entry for entry in internet.trace if OTHER in entry.packet]
