@@ -16,7 +16,7 @@ import trio
 
 from swarm.bitfield import Bitfield
 from swarm.endpoint import Endpoint
-from swarm.errors import RemoteError
+from swarm.errors import RemoteError, RemoteProtocolError
 from swarm.events import Direction, EncryptionName, PathName
 from swarm.net.network import Buffer, ReceivesInto, SendsVectored, Stream
 from swarm.ratelimit import TokenBucket, grant_all, take_all
@@ -66,6 +66,9 @@ beyond SLOW_SEND, because what waits behind a batch (requests, haves, chokes) wa
 FAST_SEND = 0.02
 SLOW_SEND = 0.2
 
+
+MAX_CLAIMS = 16
+"""Bitfields, have-alls and have-nones a second: five bytes may cost as many counts as the torrent has pieces."""
 
 RATE_SECONDS = 10.0
 """Seconds over which rates are averaged, exponentially: what the choker compares."""
@@ -169,6 +172,7 @@ class PeerConnection:
         self._outbox = bytearray()
         self._woken = trio.Event()
         self._batch = MIN_BATCH
+        self._claims = 0
         self._upload_at = -math.inf
         self._sending_since = math.inf
 
@@ -203,6 +207,7 @@ class PeerConnection:
     def tick(self, now: float, idle_timeout: float) -> None:
         """Once a second: time-outs, snubbing, keep-alive."""
         self._measure(now)
+        self._claims = 0
         if now - self.received_at > idle_timeout:
             self.close("idle")
             return
@@ -344,11 +349,11 @@ class PeerConnection:
                 self._interest(isinstance(message, Interested))
             case BitfieldMessage():
                 size = self._torrent.have.size
-                self.send(self.downloader.bitfield_untrusted(Bitfield.from_bytes_untrusted(message.data, size)))
+                self._claims_untrusted(Bitfield.from_bytes_untrusted(message.data, size))
             case HaveAll():
-                self.send(self.downloader.bitfield_untrusted(Bitfield.full(self._torrent.have.size)))
+                self._claims_untrusted(Bitfield.full(self._torrent.have.size))
             case HaveNone():
-                self.send(self.downloader.bitfield_untrusted(Bitfield(self._torrent.have.size)))
+                self._claims_untrusted(Bitfield(self._torrent.have.size))
             case Reject():
                 self.downloader.rejected(message.index, message.begin, now)
             case AllowedFast():
@@ -357,6 +362,12 @@ class PeerConnection:
                 self._extended_untrusted(message)
             case KeepAlive() | Suggest() | Port():
                 pass
+
+    def _claims_untrusted(self, theirs: Bitfield) -> None:
+        self._claims += 1
+        if self._claims > MAX_CLAIMS:
+            raise RemoteProtocolError("bitfield-flood")
+        self.send(self.downloader.bitfield_untrusted(theirs))
 
     def _blocks_arrived(self, message: Pieces, now: float) -> None:
         arrived = self.downloader.blocks_untrusted(message.blocks, now)
