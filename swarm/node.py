@@ -29,6 +29,7 @@ from swarm.eventbus import EventBus
 from swarm.events import Event, NetworkLost, NetworkRestored, PortBound, Warned
 from swarm.net.bound import BoundNetwork
 from swarm.net.listen import OpenPorts, following_ports, open_ports
+from swarm.net.mux import MuxStatistics
 from swarm.net.network import DatagramSocket, Network
 from swarm.net.real import RealNetwork
 from swarm.net.udp_port import UdpPort, UtpPort
@@ -74,6 +75,7 @@ class Node:
         """What we listen on; None while offline."""
         self.torrents: dict[bytes, Torrent] = {}
         self._wanted_port: int | None = None
+        self._udp: dict[Family, UdpPort] = {}  # while online
         self._checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
         self._bus = EventBus(trio.current_time)
         self._network = network if config.bind is None else BoundNetwork(network, config.bind)
@@ -146,6 +148,10 @@ class Node:
     def events(self, capacity: int = 1000) -> AbstractAsyncContextManager[AsyncIterator[tuple[float, Event]]]:
         """Facts from now on, as ``(trio time, event)``; see `EventBus.subscribe`."""
         return self._bus.subscribe(capacity)
+
+    def socket_statistics(self) -> dict[Family, MuxStatistics]:
+        """What passed through the UDP sockets since they were opened, by address family; empty while offline."""
+        return {family: port.statistics() for family, port in self._udp.items()}
 
     def emit(self, event: Event) -> None:
         """State a fact."""
@@ -244,6 +250,7 @@ class Node:
                     nursery.cancel_scope.cancel()
         finally:
             self.port = None
+            self._udp = {}
             ports.close()
 
     async def _watch_addresses(self) -> None:
@@ -256,6 +263,7 @@ class Node:
         sockets: tuple[tuple[Family, DatagramSocket | None], ...] = ((4, ports.udp4), (6, ports.udp6))
         config = UtpConfig() if self.config.utp else None
         opened = {family: UdpPort(socket, self._rng, utp=config) for family, socket in sockets if socket is not None}
+        self._udp = opened
         for port in opened.values():
             nursery.start_soon(port.run)
             if port.utp is not None:
