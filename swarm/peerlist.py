@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from ipaddress import IPv6Address
@@ -289,7 +289,9 @@ class PeerList:
     def reasons(self) -> Counter[str]:
         """Why peers that are not connected were not reached the last time."""
         return Counter(
-            peer.last_reason for peer in self._peers.values() if peer.last_reason is not None and not peer.connections
+            _most_telling(peer.last_reason, peer.reasons)
+            for peer in self._peers.values()
+            if peer.last_reason is not None and not peer.connections
         )
 
     def why(self) -> str:
@@ -383,6 +385,14 @@ class PeerList:
             heappop(self._untried)
         while self._later and self._later[0][3]._ticket != self._later[0][2]:
             heappop(self._later)
+
+
+def _most_telling(last: str, by_path: Mapping[PathName, str]) -> str:
+    """The last failure, unless that is silence and another path had an answer: a port without µTP says nothing, which
+    ends seconds after TCP was refused."""
+    if last != "timed-out":
+        return last
+    return next((reason for reason in by_path.values() if reason != "timed-out"), last)
 
 
 def _host_key(endpoint: Endpoint) -> str:

@@ -302,6 +302,15 @@ def test_why_says_it_in_one_line() -> None:
     assert peers.reasons() == {"timed-out": 7, "refused": 3}
 
 
+def test_a_refusal_over_one_path_says_more_than_the_silence_on_another() -> None:
+    peers = new_list()
+    peer = added(peers, at(1))
+    peers.next_to_dial(0.0)
+    peers.failed(peer, "tcp", "refused", 0.0)
+    peers.failed(peer, "utp", "timed-out", 5.0)
+    assert peers.why() == "1 known, 1 tried: 1 refused"
+
+
 def test_what_happened_to_a_peer_is_remembered_in_a_ring() -> None:
     peers = new_list()
     peer = added(peers, at(1))
