@@ -57,8 +57,8 @@ class WireReader:
     the metadata, and aria2 sends another instead of many ``have`` (all seen).  So it may come at any time.
     ``piece_count`` may be given later by ``set_piece_count`` when the metadata comes from peers (BEP 9).
 
-    After a RemoteProtocolError ("bad-message": malformed or too long; "unexpected-message": of the fast extension, which
-    was not negotiated) the reader is not to be used again, and messages of the same read are lost.
+    After a RemoteProtocolError ("bad-message": malformed or too long; "unexpected-message": of the fast extension, not
+    negotiated) the reader is not to be used again, and messages of the same read are lost.
     """
 
     def __init__(

@@ -135,7 +135,7 @@ async def running(socket: DatagramSocket, *cores: Core) -> AsyncIterator[Mux]:
 
 async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(2):
-        while not condition():  # noqa: ASYNC110  (datagrams of the kernel set no event)
+        while not condition():  # datagrams of the kernel set no event
             await trio.sleep(0.001)
 
 
