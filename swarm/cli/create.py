@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from swarm.cli.screen import Screen
-from swarm.cli.units import format_part, format_percent, format_rate, printable
+from swarm.cli.units import counted, format_part, format_percent, format_rate, printable
 from swarm.errors import StorageError
 from swarm.torrent.create import create
 from swarm.torrent.magnet import format_magnet
@@ -43,7 +43,8 @@ def run(options: Namespace) -> int:
         return 0
     write_atomically(target, torrent)
     if not options.quiet:
-        print(f"wrote      {printable(str(target))}: {metainfo.piece_count:,} pieces, {metainfo.total_size:,} bytes")
+        pieces, size = counted(metainfo.piece_count, "piece"), counted(metainfo.total_size, "byte")
+        print(f"wrote      {printable(str(target))}: {pieces}, {size}")
         print(f"info-hash  {metainfo.info_hash.hex()}")
         print(f"magnet     {format_magnet(metainfo)}")
     return 0

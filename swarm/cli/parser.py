@@ -214,7 +214,7 @@ def _verify(parser: Parser) -> None:
     parser.add_argument("source", metavar="TORRENT", help="a .torrent file, its URL, or - for stdin")
     group = parser.add_argument_group("what is verified")
     _setting(group, "output")
-    parser.flag(group, "-q", "--quiet", help="say it by the exit code alone")
+    parser.flag(group, "-q", "--quiet", help="show errors only, which a damaged file is")
 
 
 def _demo(parser: Parser) -> None:

@@ -174,7 +174,7 @@ class Session:
             if idle >= timeout:
                 what = "nobody fetched anything" if seeding else "nothing arrived"
                 reasons = "; ".join([] if seeding else self.reasons())
-                raise NoProgressError(f"{what} for {timeout:g} seconds" + (f": {reasons}" if reasons else ""))
+                raise NoProgressError(f"{what} for {timeout:g} s" + (f": {reasons}" if reasons else ""))
             await trio.sleep(min(TICK, timeout - idle))
 
     def reasons(self) -> list[str]:
