@@ -190,8 +190,16 @@ class PeerConnection:
                     nursery.start_soon(self._end_on_fault, self._write)
             finally:
                 self.downloader.closed()
+                self._forget_buffers()
                 with trio.CancelScope(shield=True):  # closing does not wait: what was accepted is still delivered
                     await self._stream.aclose()
+
+    def _forget_buffers(self) -> None:
+        """Who sent a block is remembered until its piece is whole, which may be never."""
+        del self._reader
+        self._received = b""
+        self._outbox = bytearray()
+        self.uploader.choke()
 
     def close(self, reason: str) -> None:
         """End the connection soon; the first reason given is kept.  Safe to call at any time."""

@@ -140,6 +140,8 @@ class OpenPieces:
                 if piece.withdraw(block, peer):
                     self._freed(piece, peer)
             self.abandon(piece, peer)
+            if peer not in piece.senders:  # or a piece that nobody completes would remember all who ever came by
+                piece.askers.discard(peer)
         self._involved.pop(peer, None)
         self._filling.pop(peer, None)
 
