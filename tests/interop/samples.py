@@ -38,7 +38,9 @@ class Shared:
         expected = contents(self.seed / self.name)
         if not empty_files:
             expected = {name: content for name, content in expected.items() if content}
-        assert contents(directory / self.name) == expected
+        found = contents(directory / self.name)
+        different = [name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)]
+        assert not different, f"{different} of {sorted(found)}"
 
 
 def contents(path: Path) -> dict[str, bytes]:
