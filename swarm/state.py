@@ -14,19 +14,20 @@ MAX_PORT_FILE = 16
 
 
 def kept_port(directory: Path | None, rng: random.Random) -> int:
-    """The port of the last run, so that a manual forward keeps working; drawn at random the first time.
+    """The port of the last run, so that a manual forward keeps working; drawn at random the first time."""
+    return remembered_port(directory) or rng.randint(FIRST_PORT, LAST_PORT)
 
-    A file that is missing, unreadable or nonsense counts as the first time.
-    """
-    drawn = rng.randint(FIRST_PORT, LAST_PORT)
+
+def remembered_port(directory: Path | None) -> int | None:
+    """The port of the last run; None the first time, and where the file is missing, unreadable or nonsense."""
     if directory is None:
-        return drawn
+        return None
     try:
         with open(directory / "port", encoding="ascii") as file:
             text = file.read(MAX_PORT_FILE).strip()
-        return int(text) if text.isdecimal() and 0 < int(text) < 65536 else drawn
     except (OSError, UnicodeDecodeError):
-        return drawn
+        return None
+    return int(text) if text.isdecimal() and 0 < int(text) < 65536 else None
 
 
 def keep_port(directory: Path | None, port: int) -> None:

@@ -5,7 +5,6 @@ Shared by ``download`` and ``seed``, which say what to wait for.
 
 from __future__ import annotations
 
-import random
 from argparse import Namespace
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -29,7 +28,7 @@ from swarm.events import ConnectionClosed, Event
 from swarm.net.real import RealNetwork
 from swarm.node import Node, open_node
 from swarm.source import metainfo_of
-from swarm.state import kept_port
+from swarm.state import remembered_port
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.torrent import Torrent
 
@@ -243,6 +242,6 @@ def config_of(settings: Settings) -> Config:
 def _tell_moved_port(session: Session, config: Config) -> None:
     """A manual forward leads to the port that is kept."""
     if config.port is None and session.node.port is not None:
-        kept = kept_port(config.state_directory, random.SystemRandom())
-        if kept != session.node.port:
+        kept = remembered_port(config.state_directory)
+        if kept is not None and kept != session.node.port:
             session.report.warning(session.seconds(), f"port {kept} is taken; this time it is {session.node.port}")

@@ -21,6 +21,7 @@ from swarm.config import Config
 from swarm.endpoint import parse_endpoint
 from swarm.errors import StorageError, UsageError
 from swarm.events import Event, TorrentCompleted
+from swarm.state import keep_port, remembered_port
 from swarm.torrent.metainfo import parse_torrent_untrusted
 from tests.cli.programs import ROOT, SAMPLE, events, running, seeding, swarm
 
@@ -258,3 +259,20 @@ def test_the_demo_shows_a_download(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "all 63 pieces" in shown
     assert "7 files read again from disk: all hashes match" in shown
+
+
+def test_a_port_that_moved_is_told_and_one_that_was_never_kept_did_not_move(tmp_path: Path) -> None:
+    state = tmp_path / ".local" / "state" / "swarm"
+    state.mkdir(parents=True)
+    assert remembered_port(state) is None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as held:
+        held.bind(("127.0.0.1", 0))
+        keep_port(state, held.getsockname()[1])
+        arguments = ("download", SAMPLE, "-o", ROOT / "torrents", "--bind", "127.0.0.1")
+        moved = swarm(tmp_path, *arguments)
+        assert f"port {held.getsockname()[1]} is taken" in moved.stderr
+    shutil.rmtree(state)
+    state.write_text("not a directory: nothing can be kept")
+    unkept = swarm(tmp_path, *arguments)
+    assert unkept.returncode == 0
+    assert "is taken" not in unkept.stderr
