@@ -84,7 +84,7 @@ class Node:
         self._obfuscated: dict[bytes, bytes] = {}  # how encrypted handshakes name our torrents, to info-hash
         self._encryption = Encryption(config.encryption, self._obfuscated.get, rng, runner)
         self._dialer = Dialer(self._network, config, self._doors, self._encryption)
-        self._acceptor = Acceptor(config, self._door_of, self._encryption, self.emit)
+        self._acceptor = Acceptor(config, self._door_of, self._encryption, self.emit, self._room)
         self._client = TrackerClient(self._network, {})
         self._announcer = Announcer(self._client, port=self._announced_port, rng=rng, emit=self.emit)
         self._lent = Lent(

@@ -17,7 +17,7 @@ from dht.bencode import encode
 from swarm.bitfield import Bitfield
 from swarm.config import Config
 from swarm.endpoint import Endpoint
-from swarm.events import Warned
+from swarm.events import ConnectionRefused, Warned
 from swarm.net.sockaddr import to_sockaddr
 from swarm.node import open_node
 from swarm.state import FIRST_PORT, LAST_PORT, kept_port
@@ -74,6 +74,16 @@ async def test_a_flood_of_have_all_and_have_none_costs_the_connection(
         await hostile.say((HaveAll().encode() + HaveNone().encode()) * 100)
         await scene.closed_with("bitfield-flood")
         await scene.honest_seed_helps()
+
+
+async def test_strangers_do_not_exceed_the_connections_of_the_node(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """Only dialling kept to the bound: each torrent let in its own maximum."""
+    async with leeching(tmp_path, max_connections=5) as scene:
+        for number in range(12):
+            await scene.connect(name=f"peer{number}")
+        await trio.sleep(1)
+        assert len(scene.torrent.connections) == 5
+        assert len(scene.node.of(ConnectionRefused, reason="full")) == 7
 
 
 @pytest.mark.parametrize("broken", ["garbage", "a directory"])

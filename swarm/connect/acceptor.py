@@ -38,12 +38,19 @@ class Acceptor:
     """Shakes hands with whoever connects to a listener."""
 
     def __init__(
-        self, config: Config, find: Callable[[bytes], TakesPeers | None], encryption: Encryption, emit: Emit
+        self,
+        config: Config,
+        find: Callable[[bytes], TakesPeers | None],
+        encryption: Encryption,
+        emit: Emit,
+        room: Callable[[], int],
     ) -> None:
+        """``room`` says how many more connections the node takes."""
         self._config = config
         self._find = find
         self._encryption = encryption
         self._emit = emit
+        self._room = room
         self._strangers: dict[trio.CancelScope, str] = {}  # the oldest first; from which address
 
     async def serve(self, accept: Callable[[], Awaitable[Stream]], path: PathName) -> None:
@@ -78,6 +85,9 @@ class Acceptor:
                 self._strangers.pop(stranger, None)
         if stranger.cancelled_caught:
             self._refuse(link, "too-many-strangers")
+            return
+        if self._room() <= 0:
+            self._refuse(link, "full")
             return
         await torrent.run_connection(shaken, theirs, None, trio.current_time() - started)
 
