@@ -232,6 +232,45 @@ async def test_both_ends_agree_and_lose_no_byte_behind_the_handshake(
         assert runner.ran == (["load_native"] if expected == "rc4" else [])
 
 
+class Pieces(Plain):
+    """Remembers what was sent at once."""
+
+    def __init__(self, inner: Stream) -> None:
+        super().__init__(inner)
+        self.sent: list[bytes] = []
+
+    async def send_all(self, data: Buffer) -> None:
+        self.sent.append(bytes(data))
+        await super().send_all(data)
+
+
+@pytest.mark.parametrize("early", [True, False])
+async def test_the_answer_and_our_handshake_leave_in_one_piece_unless_they_wait_for_it(
+    autojump_clock: MockClock, early: bool
+) -> None:
+    """Transmission 3.00 overlooks what comes in one µTP packet with the handshake."""
+    async with open_internet() as internet:
+        a, b = await sim_pair(internet)
+        pieces = Pieces(b)
+
+        async def initiate() -> None:
+            link = await encryption("prefer").initiate(
+                Link(a, "tcp"), INFO_HASH, THEIRS.encode() if early else b"", RC4
+            )
+            if not early:
+                await link.stream.send_all(THEIRS.encode())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(initiate)
+            link = Link(pieces, "tcp")  # type: ignore[arg-type]
+            _, theirs = await shake_as_acceptor(link, lambda _: OURS, encryption("prefer"))
+        assert theirs == THEIRS
+        key, *answers = pieces.sent
+        assert len(key) >= KEY_LENGTH
+        assert len(answers) == (1 if early else 2)
+        assert len(answers[-1]) >= len(OURS.encode())
+
+
 async def test_the_native_cipher_is_loaded_when_it_is_certain_to_be_needed() -> None:
     for policy in POLICIES:
         runner = Runner()
