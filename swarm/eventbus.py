@@ -28,6 +28,8 @@ class EventBus:
                 channel.send_nowait(stamped)
             except trio.WouldBlock:
                 self._listeners[channel] += 1
+            except trio.BrokenResourceError:
+                continue  # the listener closed its end early
 
     @asynccontextmanager
     async def subscribe(self, capacity: int) -> AsyncIterator[AsyncIterator[tuple[float, Event]]]:

@@ -140,10 +140,12 @@ class Node:
 
     async def remove(self, torrent: Torrent) -> None:
         """Stop sharing a torrent; its files and resume data stay.  Trackers are told for at most GOODBYE seconds."""
-        with trio.move_on_after(GOODBYE):
-            await torrent.stop()
-        del self.torrents[torrent.info_hash]
-        del self._obfuscated[hash_of_torrent(torrent.info_hash)]
+        try:
+            with trio.move_on_after(GOODBYE):
+                await torrent.stop()
+        finally:
+            del self.torrents[torrent.info_hash]
+            del self._obfuscated[hash_of_torrent(torrent.info_hash)]
 
     def events(self, capacity: int = 1000) -> AbstractAsyncContextManager[AsyncIterator[tuple[float, Event]]]:
         """Facts from now on, as ``(trio time, event)``; see `EventBus.subscribe`."""

@@ -304,6 +304,9 @@ class PeerList:
         if reasons:
             details = ", ".join(f"{count} {reason.replace('-', ' ')}" for reason, count in reasons.most_common())
             parts.append(f"{reasons.total()} tried: {details}")
+        waiting = len(self._peers) - connected - reasons.total()
+        if waiting:
+            parts.append(f"{waiting} being tried or waiting for their turn")
         return ", ".join(parts)
 
     # -- inside -----------------------------------------------------------------------------------------------------

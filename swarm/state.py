@@ -34,7 +34,7 @@ def keep_port(directory: Path | None, port: int) -> None:
     """Remember the port that is in use.  OSError when the directory cannot be written."""
     if directory is None:
         return
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)  # XDG: nobody else's business
     fresh = directory / f"port.{os.getpid()}"
     fresh.write_text(f"{port}\n", encoding="ascii")
     fresh.replace(directory / "port")

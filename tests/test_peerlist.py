@@ -298,7 +298,10 @@ def test_why_says_it_in_one_line() -> None:
     for number, peer in enumerate(everyone[:10]):
         peers.failed(peer, "tcp", "timed-out" if number < 7 else "refused", 1.0)
     peers.connected(everyone[10], "tcp")
-    assert peers.why() == "13 known, 1 connected, 10 tried: 7 timed out, 3 refused"
+    assert (
+        peers.why()
+        == "13 known, 1 connected, 10 tried: 7 timed out, 3 refused, 2 being tried or waiting for their turn"
+    )
     assert peers.reasons() == {"timed-out": 7, "refused": 3}
 
 

@@ -7,6 +7,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 
 from swarm.cli.commands import COMMANDS, Command
+from swarm.cli.output import say
 from swarm.cli.parser import build
 
 PATHS = {"FILE", "PATH", "SOURCE", "TORRENT"}
@@ -14,7 +15,7 @@ DIRECTORIES = {"DIR"}
 
 
 def run(options: Namespace) -> int:
-    print({"bash": bash_script, "zsh": zsh_script, "fish": fish_script}[options.shell](), end="")
+    say({"bash": bash_script, "zsh": zsh_script, "fish": fish_script}[options.shell](), end="")
     return 0
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from argparse import Namespace
 from pathlib import Path
 
+from swarm.cli.output import say, say_bytes
 from swarm.cli.screen import Screen
 from swarm.cli.units import counted, format_part, format_percent, format_rate, printable
 from swarm.errors import StorageError
@@ -39,14 +39,14 @@ def run(options: Namespace) -> int:
         screen.clear()
     metainfo = parse_torrent_untrusted(torrent)
     if to_stdout:
-        sys.stdout.buffer.write(torrent)
+        say_bytes(torrent)
         return 0
     write_atomically(target, torrent)
     if not options.quiet:
         pieces, size = counted(metainfo.piece_count, "piece"), counted(metainfo.total_size, "byte")
-        print(f"wrote      {printable(str(target))}: {pieces}, {size}")
-        print(f"info-hash  {metainfo.info_hash.hex()}")
-        print(f"magnet     {format_magnet(metainfo)}")
+        say(f"wrote      {printable(str(target))}: {pieces}, {size}")
+        say(f"info-hash  {metainfo.info_hash.hex()}")
+        say(f"magnet     {format_magnet(metainfo)}")
     return 0
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from swarm.cli.output import say
 from swarm.events import (
     ConnectionClosed,
     Event,
@@ -114,4 +115,4 @@ def _peer(event: PeerConnected | ConnectionClosed) -> dict[str, str]:
 
 def _write(now: float, event: str, info_hash: bytes | None, /, **fields: object) -> None:
     about = {} if info_hash is None else {"info_hash": info_hash.hex()}
-    print(json.dumps({"event": event, "time": round(now, 3)} | about | fields), flush=True)
+    say(json.dumps({"event": event, "time": round(now, 3)} | about | fields), flush=True)

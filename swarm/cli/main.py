@@ -14,7 +14,7 @@ from importlib import import_module
 from types import TracebackType
 
 from swarm.cli import commands
-from swarm.errors import SwarmError, UsageError
+from swarm.errors import StorageError, SwarmError, UsageError
 
 INTERRUPTED = 130  # 128 + SIGINT
 OTHER = 1
@@ -47,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):
             _forget_stdout()
             return OTHER
+        if isinstance(error, StorageError) or _stdout_fails():
+            from swarm.cli.output import OutputError
+
+            if isinstance(error, OSError):  # the flush at the end of what was printed into a buffer
+                error = OutputError(f"cannot write to standard output: {error.strerror}")
+            if isinstance(error, OutputError):
+                _forget_stdout()
         if not isinstance(error, (SwarmError, KeyboardInterrupt)):
             raise
         if verbose:
@@ -117,6 +124,15 @@ def _print_traceback(error: BaseException) -> None:
     import traceback
 
     traceback.print_exception(error)
+
+
+def _stdout_fails() -> bool:
+    """Whether what was printed cannot be written: the disk that standard output goes to is full."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
 
 
 def _forget_stdout() -> None:

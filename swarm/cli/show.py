@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from swarm.cli.load import load
+from swarm.cli.output import say
 from swarm.cli.units import counted, format_binary, format_bytes, printable
 from swarm.torrent.filelist import FileEntry
 from swarm.torrent.magnet import Magnet
@@ -23,10 +24,10 @@ LABEL_WIDTH = 12  # columns
 def run(options: Namespace) -> int:
     source = load(options.source)
     if options.json:
-        print(json.dumps(link_as_json(source) if isinstance(source, Magnet) else as_json(source), indent=2))
+        say(json.dumps(link_as_json(source) if isinstance(source, Magnet) else as_json(source), indent=2))
         return 0
     for line in link_as_text(source) if isinstance(source, Magnet) else as_text(source):
-        print(line)
+        say(line)
     return 0
 
 

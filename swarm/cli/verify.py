@@ -15,6 +15,7 @@ from swarm.bitfield import Bitfield
 from swarm.cli.create import REFRESH
 from swarm.cli.interrupt import run_interruptible
 from swarm.cli.load import load_within
+from swarm.cli.output import say
 from swarm.cli.screen import Screen
 from swarm.cli.settings import settle
 from swarm.cli.units import counted, format_bytes, format_percent, format_rate, printable
@@ -82,7 +83,7 @@ async def _verify(options: Namespace, directory: Path, screen: Screen) -> int:
     good, results = await verify(metainfo, Storage(directory, metainfo), screen)
     if not options.quiet:
         for result in results:
-            print(f"{'bad' if result.problem else 'ok ':3}  {printable(_named(result))}")
+            say(f"{'bad' if result.problem else 'ok ':3}  {printable(_named(result))}")
     faulty = sum(1 for result in results if result.problem)
     if faulty or good.count != metainfo.piece_count:
         raise VerificationError(
@@ -91,7 +92,7 @@ async def _verify(options: Namespace, directory: Path, screen: Screen) -> int:
         )
     if not options.quiet:
         total = format_bytes(metainfo.total_size)
-        print(f"{printable(metainfo.name)}: {counted(metainfo.piece_count, 'piece')}, {total}, all verified")
+        say(f"{printable(metainfo.name)}: {counted(metainfo.piece_count, 'piece')}, {total}, all verified")
     return 0
 
 

@@ -58,13 +58,18 @@ async def climb(rungs: Sequence[Rung], failed: Callable[[Failure], None]) -> Lin
     nothing is left.  Cancellation closes every attempt under way.
     """
     ascent = _Ascent(failed)
-    async with trio.open_nursery() as nursery:
-        ascent.cancel = nursery.cancel_scope.cancel
-        for rung in rungs:
-            over = trio.Event()
-            nursery.start_soon(ascent.attempt, rung, over)
-            with trio.move_on_after(rung.head_start):
-                await over.wait()
+    try:
+        async with trio.open_nursery() as nursery:
+            ascent.cancel = nursery.cancel_scope.cancel
+            for rung in rungs:
+                over = trio.Event()
+                nursery.start_soon(ascent.attempt, rung, over)
+                with trio.move_on_after(rung.head_start):
+                    await over.wait()
+    except BaseException:  # cancelled from outside in the very moment in which a rung won
+        if ascent.link is not None:
+            ascent.link.stream.abort()
+        raise
     if ascent.link is None:
         raise UnreachableError(ascent.failures)
     return ascent.link

@@ -35,6 +35,10 @@ BOTH_STAND = 1.0
 they close, and closing at once could close both."""
 
 
+MAX_CONDEMNED = 1000
+"""Senders of bad data remembered; the oldest is forgotten first, and is found out again if it goes on."""
+
+
 class Admission:
     """The door of one torrent; implements what the dialer (`WantsPeers`) and the acceptor (`TakesPeers`) need.
 
@@ -47,8 +51,9 @@ class Admission:
         self._lent = lent
         self._greeting = greeting
         self._exchange: Exchange | None = None
-        self._condemned: set[Culprit] = set()
+        self._condemned: dict[Culprit, None] = {}
         self._known: dict[PeerConnection, KnownPeer] = {}
+        self._listening_told: set[PeerConnection] = set()
 
     def open(self, exchange: Exchange) -> None:
         """Let peers into the exchange from now on."""
@@ -78,14 +83,17 @@ class Admission:
         """Somebody is proved to have sent bad data."""
         if culprit.peer_id is None:
             self.peers.ban(culprit.host)
-        self._condemned.add(culprit)
+        self._condemned[culprit] = None
+        if len(self._condemned) > MAX_CONDEMNED:
+            del self._condemned[next(iter(self._condemned))]
         self._lent.emit(PeerBanned(self._info_hash, Endpoint(culprit.host, 0), "bad-data"))
 
     def listens_at(self, peer: PeerConnection, port: int) -> None:
         """An inbound peer says where it listens: whom we need not dial now, and can when this connection is lost."""
         identity = peer.identity
-        if peer in self._known or not 0 < port < 65536:
+        if peer in self._known or peer in self._listening_told or not 0 < port < 65536:
             return
+        self._listening_told.add(peer)  # whoever says it again, and again, costs nothing
         listens = Endpoint(identity.endpoint.host, port)
         known = self.peers.add(listens, "incoming", trio.current_time(), peer_id=identity.peer_id)
         if known is not None:
@@ -186,6 +194,7 @@ class Admission:
 
     def _closed(self, peer: PeerConnection) -> None:
         now, identity = trio.current_time(), peer.identity
+        self._listening_told.discard(peer)
         if (known := self._known.pop(peer, None)) is not None:
             self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up)
         self._lent.emit(

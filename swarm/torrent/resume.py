@@ -99,7 +99,7 @@ def save_resume(path: Path, info_hash: bytes, data: ResumeData) -> None:
     """
     temporary = path.with_suffix(".new")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # it tells what we share, and with whom
         with open(temporary, "wb") as file:
             file.write(encode_resume(info_hash, data))
             file.flush()

@@ -70,8 +70,12 @@ class Storage:
     def prepare(self, wanted: Collection[int]) -> None:
         """Create the files in ``wanted`` that are empty by nature and, with ``preallocate``, reserve the others' space.
 
-        May take as long as the file system needs for that.  Call again when the selection grows.
+        May take as long as the file system needs for that.  Call again when the selection grows.  A directory that
+        cannot be had is found out here, and not by the first piece.
         """
+        if wanted:
+            with storage_errors("create", self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
         for index in wanted:
             entry = self.metainfo.files[index]
             if not entry.pad and (entry.size == 0 or self._preallocate):

@@ -120,6 +120,8 @@ class Torrent:
 
     async def open(self) -> None:
         """Find out what is on disk, then take part.  Returns when the check is over; failure is told by ``state``."""
+        if self.state != "queued":  # stopped before its turn came
+            return
         self.state = "checking"
         self._lent.emit(TorrentAdded(self.info_hash, self.metainfo.name, self.metainfo.total_size))
         try:
@@ -292,6 +294,8 @@ class Torrent:
             reasons.append("the torrent names no tracker")
         elif not self._config.trackers:
             reasons.append("trackers are switched off")
+        if not self._config.tcp and not self._config.utp:
+            reasons.append("TCP and µTP are both switched off")
         port = self._lent.listening_port()
         reasons.append(f"we listen on port {port}" if port else f"offline: {self._config.bind} is not there")
         return reasons
