@@ -129,11 +129,11 @@ async def test_any_number_is_drawn_again_until_all_four_are_free() -> None:
 
 @pytest.mark.parametrize("code", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
 async def test_a_family_this_machine_lacks_is_left_out(code: int) -> None:
-    ports = await open_ports(Refusing(udp6=(code, 1)), [0])
+    ports = await open_ports(Refusing(udp6=(code, 1000)), [0])
     assert (ports.udp6, ports.tcp6) == (None, None)
     assert numbers(ports) == [ports.port] * 2
     ports.close()
-    ports = await open_ports(Refusing(udp4=(code, 1)), [0])
+    ports = await open_ports(Refusing(udp4=(code, 1000)), [0])
     assert (ports.udp4, ports.tcp4) == (None, None)
     assert numbers(ports) == [ports.port] * 2
     ports.close()
