@@ -100,7 +100,3 @@ class Bitfield:
     def as_int(self) -> int:
         """All bits as one integer, for fast set arithmetic between two bitfields of one size."""
         return int.from_bytes(self.data, "big")
-
-    def has_any_not_in(self, other: Bitfield) -> bool:
-        """Whether this holds a piece that ``other`` lacks: the interest test of BEP 3."""
-        return bool(self.as_int() & ~other.as_int())

@@ -16,7 +16,7 @@ def need_program(name: str) -> str:
     """The path of a program."""
     path = shutil.which(name)
     if path is None:
-        _missing(f"the program {name} is not installed")
+        missing(f"the program {name} is not installed")
     assert path is not None
     return path
 
@@ -24,17 +24,18 @@ def need_program(name: str) -> str:
 def need_root() -> None:
     """The test makes network namespaces, tunnels or firewalls."""
     if os.geteuid() != 0:
-        _missing("this test needs root")
+        missing("this test needs root")
 
 
 def need_module(name: str) -> None:
     """The test imports an optional Python module."""
     if importlib.util.find_spec(name) is None:
-        _missing(f"the Python module {name} is not installed")
+        missing(f"the Python module {name} is not installed")
 
 
-def _missing(reason: str) -> None:
+def missing(reason: str) -> None:
+    """Skip the test, or the whole module, saying why; fail instead where everything must be there."""
     if os.environ.get("SWARM_REQUIRE_ALL") == "1":
         pytest.fail(f"{reason}, and SWARM_REQUIRE_ALL=1 forbids skipping", pytrace=False)
     print(f"skipped: {reason}")
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)

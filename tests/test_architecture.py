@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import dht.datagram
+import swarm.net.network
+import utp.path
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # The longest matching prefix decides.  A module without a floor fails the test: give it one here, on purpose.
@@ -248,3 +252,12 @@ def test_printing_lives_in_the_command_line_only() -> None:
             assert not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"), (
                 f"{module} prints"
             )
+
+
+def test_the_leaves_speak_of_datagrams_as_the_network_seam_does() -> None:
+    """Each leaf has shapes of its own, because it stands alone; the mux takes them for ours (swarm/net/udp_port.py)."""
+    for leaf in (utp.path, dht.datagram):
+        for name in ("Path", "Outgoing"):
+            theirs, ours = getattr(leaf, name), getattr(swarm.net.network, name)
+            assert theirs._fields == ours._fields
+            assert theirs._field_defaults == ours._field_defaults

@@ -198,10 +198,6 @@ class Downloader:
             self.pipeline.released(1)
         return True
 
-    def wants_changed(self) -> bytes:
-        """Our interest, if it changed because a piece arrived or the selection did."""
-        return self._interest()
-
     def tick(self, now: float) -> bytes:
         """Snub a silent peer: others may be asked for its blocks; after as long again its requests are given up."""
         already = self.pipeline.snubbed

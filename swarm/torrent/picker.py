@@ -152,10 +152,6 @@ class Picker:
             self._pieces.bytes_there(piece) for piece in self._open.values() if self.wants(piece.index)
         )
 
-    @property
-    def open_pieces(self) -> int:
-        return len(self._open)
-
     def piece_size(self, index: int) -> int:
         """Bytes of a piece: the last one may be short."""
         return min(self.piece_length, self.total_size - index * self.piece_length)

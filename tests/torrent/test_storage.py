@@ -24,6 +24,7 @@ from swarm.errors import StorageError
 from swarm.torrent import storage as storage_module
 from swarm.torrent.openfile import DataMissingError, FileHandles, OpenFile, open_beneath
 from swarm.torrent.storage import Extents, FileState, Storage, lives_in_memory
+from tests.needs import missing
 from tests.torrent.disk_samples import EXECUTABLE, PAD, lay_out, piece, single, torrent
 
 MIB = 1 << 20
@@ -279,7 +280,7 @@ assert buffer == piece(metainfo, content, 0)
 
 def test_a_disk_that_is_full_or_read_only_is_told(tmp_path: Path) -> None:
     if os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
-        pytest.skip("mounting a small tmpfs needs root and mount namespaces")
+        missing("mounting a small tmpfs needs root and mount namespaces")
     run = subprocess.run(
         ["unshare", "-m", sys.executable, "-c", FULL_AND_READ_ONLY, tmp_path],
         cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
@@ -524,7 +525,7 @@ def test_a_cached_read_is_right_or_refused(tmp_path: Path) -> None:
 
 def test_tmpfs_cannot_tell_and_needs_not() -> None:
     if not lives_in_memory(Path("/dev/shm")):
-        pytest.skip("/dev/shm is no tmpfs here")
+        missing("/dev/shm is no tmpfs here")
     metainfo, content = single(100, 64)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
         storage = Storage(Path(directory), metainfo)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from hashlib import sha1
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ from swarm.wire.handshake import (
     parse_handshake_untrusted,
 )
 from swarm.wire.messages import BitfieldMessage, Extended, HaveAll, Interested, Message, Pieces, Requests, Unchoke
+from tests.needs import need_module
 
-lt = pytest.importorskip("libtorrent", reason="libtorrent (test extra) is not installed")
+need_module("libtorrent")
+lt = import_module("libtorrent")
 
 PIECE = 32 << 10
 CONTENT = random.Random(7).randbytes(3 * PIECE + 1000)

@@ -8,6 +8,7 @@ import pytest
 
 from swarm.wire import rc4
 from swarm.wire.rc4 import Rc4
+from tests.needs import need_module
 
 # RFC 6229, the 128-bit key 0x0102...10 and its keystream from these offsets on.
 KEY = bytes(range(1, 17))
@@ -34,7 +35,7 @@ def test_processing_twice_gives_the_data_back_however_it_is_cut() -> None:
 
 
 def test_the_fastest_cipher_continues_the_keystream() -> None:
-    pytest.importorskip("cryptography")
+    need_module("cryptography")
     assert rc4.load_native()
     data = random.Random(2).randbytes(5000)
     plain, started = Rc4(KEY[:16] + b"abcd"), Rc4(KEY[:16] + b"abcd")
