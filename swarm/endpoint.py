@@ -51,7 +51,7 @@ def split_host_port(text: str) -> tuple[str, int]:
         host = host[1:-1]
     if not colon or not host or (":" in host and not bracketed):
         raise ValueError(f"{text!r} is not HOST:PORT")
-    if not (port_text.isascii() and port_text.isdecimal() and 1 <= int(port_text[:6]) <= 65535):
+    if not (port_text.isascii() and port_text.isdecimal() and len(port_text) <= 5 and 1 <= int(port_text) <= 65535):
         raise ValueError(f"{text!r} has no port between 1 and 65535")
     return host, int(port_text)
 
