@@ -149,6 +149,15 @@ class DhtNode:
         """Begin to bootstrap: from the saved nodes, the routers, and the addresses added so far."""
         self._upkeep.start(now)
 
+    def bootstrap(self, routers: Sequence[Address]) -> None:
+        """Begin (again) at ``routers``, which replace those of the configuration: their names took time to resolve.
+
+        Before `start` they are only noted.  Addresses of the other family are ignored.
+        """
+        usable = tuple(address for address in routers if is_usable(address, ipv6=self.ipv6))
+        self._routers = frozenset(usable)
+        self._upkeep.bootstrap(usable)
+
     def lend(self, sibling: DhtNode | None) -> None:
         """The node of the other family, if there is one: it is asked for its `closest` nodes and nothing else."""
         self._sibling = sibling

@@ -121,6 +121,11 @@ class DhtService:
         self.node.start(self._clock())
         self._wake()
 
+    def bootstrap(self, routers: Sequence[Address]) -> None:
+        """Begin (again) at ``routers``; see `DhtNode.bootstrap`."""
+        self.node.bootstrap(routers)
+        self._wake()
+
     def pair_with(self, other: DhtService) -> None:
         """Let the nodes of the two families tell others, and each other, of each other's nodes (BEP 32)."""
         for service, sibling in ((self, other), (other, self)):

@@ -32,6 +32,9 @@ class Kept(Protocol):
     def look_for(self, target: bytes, *, both_families: bool) -> Search:
         """Begin a find_node search of our own."""
 
+    def stepped(self, search: Search) -> None:
+        """``search`` has somebody new to ask."""
+
     def expire(self, now: float) -> None:
         """Forget what is too old to be kept."""
 
@@ -58,6 +61,19 @@ class Upkeep:
     def start(self, now: float) -> None:
         self._next_tick = now + FIRST_PAUSE * self._rng.random()
         self._begin()
+
+    def bootstrap(self, routers: Sequence[Address]) -> None:
+        """Begin at ``routers`` now, and whenever a bootstrap fails; they replace the routers known so far."""
+        self._routers = routers
+        self._pause = FIRST_PAUSE
+        if self._next_tick is None:
+            return
+        if self._bootstrap is None:
+            self._begin()
+            return
+        for address in routers:
+            self._bootstrap.lookup.add_address(address)
+        self._kept.stepped(self._bootstrap)
 
     def add_seed(self, address: Address) -> None:
         """An address where a node may be: a bootstrap may begin there."""
