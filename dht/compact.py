@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 Address = tuple[str, int]
@@ -37,10 +38,7 @@ class CompactError(ValueError):
 def encode_peer(peer: Address) -> bytes:
     """6 bytes for an IPv4 host, 18 for an IPv6 one.  ValueError or OverflowError if it is not an address and a port."""
     host, port = peer
-    if ":" in host:
-        return IPv6Address(host.partition("%")[0]).packed + port.to_bytes(2, "big")
-    a, b, c, d = host.split(".")
-    return bytes((int(a), int(b), int(c), int(d))) + port.to_bytes(2, "big")
+    return _encode_host(host) + port.to_bytes(2, "big")
 
 
 def encode_peers(peers: Iterable[Address]) -> bytes:
@@ -84,6 +82,14 @@ def decode_nodes_untrusted(data: bytes | bytearray | memoryview, *, ipv6: bool =
     ids = [data[start : start + NODE_ID_SIZE] for start in range(0, len(data), size)]
     addresses = b"".join([data[start + NODE_ID_SIZE : start + size] for start in range(0, len(data), size)])
     return list(zip(ids, decode_peers_untrusted(addresses, ipv6=ipv6), strict=True))
+
+
+@lru_cache(maxsize=4096)
+def _encode_host(host: str) -> bytes:
+    if ":" in host:
+        return IPv6Address(host.partition("%")[0]).packed
+    a, b, c, d = host.split(".")
+    return bytes((int(a), int(b), int(c), int(d)))
 
 
 def _check_whole(data: bytes | bytearray | memoryview, size: int) -> None:

@@ -8,12 +8,14 @@ A message is one bencoded dictionary in one datagram:
 
 Reading is tolerant where nothing is lost by it (order of keys, unknown keys, an odd tail of a compact list: some
 clients in the field do all three) and strict where a value is used.  Writing goes by templates with the keys in their
-order, 0.6 µs a message where an encoder of dictionaries takes 5 to 11.  Knows no state: who asked what is
-`dht.transactions`, what to answer `dht.server`.
+order, 0.6 µs a message where an encoder of dictionaries takes 5 to 11; the queries that nearly everybody sends are read
+by one pattern, 1 µs where the decoder takes 5.  Knows no state: who asked what is `dht.transactions`, what to answer
+`dht.server`.
 """
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from dht import bencode
@@ -44,6 +46,18 @@ WANT_V4, WANT_V6 = 1, 2
 _WANT = (b"", b"4:wantl2:n4e", b"4:wantl2:n6e", b"4:wantl2:n42:n6e")
 _TAIL = b"1:v%d:%b1:y1:" % (len(VERSION), VERSION)
 _QUERY_TAIL, _RESPONSE_TAIL, _ERROR_TAIL = (_TAIL + kind for kind in (b"qe", b"re", b"ee"))
+
+# The canonical bytes of a ping, find_node or get_peers with no key but those named in the table above.  All lengths are
+# written out, so that what matches can be read in one way only; whatever does not goes to the decoder.
+_COMMON_QUERY = re.compile(
+    rb"d1:ad2:id20:(.{20})"
+    rb"(?:e1:q4:ping"
+    rb"|(?:(6:target)|9:info_hash)20:(.{20})((?:4:wantl(?:2:n4|2:n6|2:n42:n6)e)?)e1:q9:(?(2)find_node|get_peers))"
+    rb"(2:roi1e)?"
+    rb"1:t(1:.|2:..|4:.{4}|8:.{8})"
+    rb"(?:1:v4:.{4})?1:y1:qe",
+    re.DOTALL,
+).fullmatch
 
 
 class Query(NamedTuple):
@@ -88,23 +102,8 @@ def decode_untrusted(datagram: bytes) -> Message:
 
     Raises RemoteProtocolError when it is none; where it is a query all the same, its ``code`` says what to answer.
     """
-    try:
-        message = bencode.decode_untrusted(datagram, strict_order=False, max_containers=MAX_CONTAINERS)
-    except BencodeError as error:
-        raise RemoteProtocolError(str(error)) from None
-    if type(message) is not dict:
-        raise RemoteProtocolError("not a dictionary")
-    transaction_id = message.get(b"t")
-    if type(transaction_id) is not bytes or len(transaction_id) > MAX_TRANSACTION_ID:
-        raise RemoteProtocolError("no usable transaction id")
-    kind = message.get(b"y")
-    if kind == b"q":
-        return _query(transaction_id, message)
-    if kind == b"r":
-        return _response(transaction_id, message)
-    if kind == b"e":
-        return _error(transaction_id, message)
-    raise RemoteProtocolError("neither query nor response nor error", transaction_id)
+    match = _COMMON_QUERY(datagram)
+    return _decode(datagram) if match is None else _common_query(match)
 
 
 def encode_query(transaction_id: bytes, method: bytes, arguments: bytes, *, read_only: bool = False) -> bytes:
@@ -188,6 +187,34 @@ def encode_error(transaction_id: bytes, code: int, text: bytes, requester: bytes
         transaction_id,
         _ERROR_TAIL,
     )
+
+
+def _common_query(match: re.Match[bytes]) -> Query:
+    node_id, is_find_node, target, want, read_only, transaction_id = match.groups()
+    if target is None:
+        return Query(transaction_id[2:], PING, node_id, b"", 0, 0, b"", read_only is not None)
+    method = FIND_NODE if is_find_node is not None else GET_PEERS
+    return Query(transaction_id[2:], method, node_id, target, _WANT.index(want), 0, b"", read_only is not None)
+
+
+def _decode(datagram: bytes) -> Message:
+    try:
+        message = bencode.decode_untrusted(datagram, strict_order=False, max_containers=MAX_CONTAINERS)
+    except BencodeError as error:
+        raise RemoteProtocolError(str(error)) from None
+    if type(message) is not dict:
+        raise RemoteProtocolError("not a dictionary")
+    transaction_id = message.get(b"t")
+    if type(transaction_id) is not bytes or len(transaction_id) > MAX_TRANSACTION_ID:
+        raise RemoteProtocolError("no usable transaction id")
+    kind = message.get(b"y")
+    if kind == b"q":
+        return _query(transaction_id, message)
+    if kind == b"r":
+        return _response(transaction_id, message)
+    if kind == b"e":
+        return _error(transaction_id, message)
+    raise RemoteProtocolError("neither query nor response nor error", transaction_id)
 
 
 def _query(transaction_id: bytes, message: dict[bytes, Value]) -> Query:

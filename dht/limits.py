@@ -82,6 +82,10 @@ class Blacklist:
         self._strikes: dict[Hashable, tuple[int, float]] = {}
         self._banned: Memory[Hashable] = Memory(seconds)
 
+    def __bool__(self) -> bool:
+        """False while nobody is banned, which is nearly always."""
+        return len(self._banned) > 0
+
     def strike(self, host: Hashable, now: float) -> bool:
         """Note one lie; True when that was one too many."""
         count, last = self._strikes.pop(host, (0, now))
@@ -95,4 +99,4 @@ class Blacklist:
         return False
 
     def bans(self, host: Hashable, now: float) -> bool:
-        return bool(self._banned) and self._banned.holds(host, now)
+        return self._banned.holds(host, now)

@@ -111,7 +111,7 @@ class DhtNode:
     def receive_batch(self, datagrams: Sequence[memoryview], path: Path, now: float) -> None:
         """Take datagrams of one sender.  What is not understood or comes too fast is counted and dropped."""
         remote = path.remote
-        if self._blacklist.bans(owner_of(remote), now):
+        if self._blacklist and self._blacklist.bans(owner_of(remote), now):
             self._limited += len(datagrams)
             return
         for datagram in datagrams:

@@ -28,6 +28,7 @@ Closest = Callable[[bytes], bytes]
 FRAME = 72  # bytes of an answer besides ip, transaction id, nodes, token and values; counted generously
 LIST_FRAME = 12  # "5:nodes208:" or "6:valuesl" and "e"
 TOKEN_FRAME = 9 + TOKEN_SIZE
+NODE_SIZE, NODE6_SIZE = ID_SIZE + PEER_SIZE, ID_SIZE + PEER6_SIZE
 
 
 class Server:
@@ -39,6 +40,7 @@ class Server:
         self._ipv6 = ipv6
         self._amplification = amplification
         self._own_want = WANT_V6 if ipv6 else WANT_V4
+        self._own_entry, self._other_entry = (NODE6_SIZE, NODE_SIZE) if ipv6 else (NODE_SIZE, NODE6_SIZE)
         self._peer_item = 3 + PEER6_SIZE if ipv6 else 2 + PEER_SIZE
         self._tokens = TokenServer(rng)
         self.other: Closest | None = None
@@ -78,7 +80,7 @@ class Server:
         values = self.store.values(query.target, room // self._peer_item, self._rng, now)
         if values:
             reserved = min(len(values), room // 2)
-            nodes_size = min(room - reserved, 8 * (ID_SIZE + PEER6_SIZE))
+            nodes_size = min(room - reserved, 8 * NODE6_SIZE)
             values = values[: (room - nodes_size) // self._peer_item * self._peer_item]
         return self._answer_nodes(query, node_id, requester, limit - len(values) - LIST_FRAME, token, values)
 
@@ -88,17 +90,15 @@ class Server:
         """An answer with as many nodes of the families wanted as fit ``limit``, our own family's first."""
         room = limit - FRAME - len(requester) - len(query.transaction_id) - (TOKEN_FRAME if token else 0)
         want = query.want or self._own_want
-        found: list[bytes | None] = [None, None]
-        for family in (self._ipv6, not self._ipv6):
-            closest = self._closest if family is self._ipv6 else self.other
-            if closest is None or not want & (WANT_V6 if family else WANT_V4):
-                continue
-            entry = ID_SIZE + (PEER6_SIZE if family else PEER_SIZE)
-            fitting = max(0, room - LIST_FRAME) // entry * entry
-            found[family] = nodes = closest(query.target)[:fitting]
-            room -= LIST_FRAME + len(nodes)
+        ours = theirs = None
+        if want & self._own_want:
+            ours = _fitting(self._closest(query.target), room, self._own_entry)
+            room -= LIST_FRAME + len(ours)
+        if want & ~self._own_want and self.other is not None:
+            theirs = _fitting(self.other(query.target), room, self._other_entry)
+        nodes, nodes6 = (theirs, ours) if self._ipv6 else (ours, theirs)
         return krpc.encode_response(
-            query.transaction_id, node_id, requester, nodes=found[0], nodes6=found[1], token=token, values=values
+            query.transaction_id, node_id, requester, nodes=nodes, nodes6=nodes6, token=token, values=values
         )
 
     def _answer_announce(
@@ -110,3 +110,9 @@ class Server:
         if not self.store.announce(query.target, (remote[0], query.port or remote[1]), now):
             return krpc.encode_error(transaction_id, krpc.SERVER_ERROR, b"no room", requester), True
         return krpc.encode_response(transaction_id, node_id, requester), True
+
+
+def _fitting(nodes: bytes, room: int, entry: int) -> bytes:
+    """As many whole entries of ``nodes`` as go into ``room`` bytes with their frame."""
+    room -= LIST_FRAME
+    return nodes if len(nodes) <= room else nodes[: max(0, room) // entry * entry]

@@ -75,9 +75,10 @@ class RoutingTable:
         """This node answered a query of ours: keep it, or keep it as a spare, or note that it lives."""
         known = self._by_owner.get(owner_of(address))
         if known is not None and known.node_id == node_id and known.address == address:
-            known.answered_at = now
+            bucket = self._bucket_of(known.number)
+            bucket.changed_at = known.answered_at = now
             known.failures = 0
-            self._bucket_of(known.number).changed_at = now
+            bucket.answer = None
             return
         if known is not None:
             if known.address != address and not known.bad:
@@ -106,7 +107,9 @@ class RoutingTable:
             return
         known.failures += 1
         if known.bad:
-            self._bucket_of(known.number).replace(known, self._by_owner)
+            bucket = self._bucket_of(known.number)
+            bucket.answer = None
+            bucket.replace(known, self._by_owner)
 
     def remove(self, address: Address) -> None:
         """Forget whoever is there: it lied."""
@@ -129,14 +132,18 @@ class RoutingTable:
     def closest_compact(self, target: bytes) -> bytes:
         """The k closest in compact form, in any order, as they go into an answer.
 
-        Where the target's own bucket is full, it is the answer whatever the target: nothing is sorted.
+        Where the target's own bucket is full, it is the answer whatever the target: nothing is sorted, and the bucket
+        remembers it.
         """
-        bucket = self._buckets[min(shared_bits(self._own, int.from_bytes(target, "big")), len(self._buckets) - 1)]
+        bucket = self._bucket_of(int.from_bytes(target, "big"))
+        if bucket.answer is not None:
+            return bucket.answer
         if len(bucket.contacts) == K:
-            live = [contact.compact for contact in bucket.contacts if contact.failures < BAD_AFTER]
+            live = bucket.live()
             if len(live) == K:
-                return b"".join(live)
-        return b"".join([contact.compact for contact in self.closest(target) if not contact.bad])
+                bucket.answer = b"".join([contact.compact for contact in live])
+                return bucket.answer
+        return b"".join([contact.compact for contact in self.closest(target) if contact.failures < BAD_AFTER])
 
     def take_questionable(self, now: float) -> list[Contact]:
         """From each bucket the one that was silent for longest, if it is questionable: to be pinged."""
@@ -202,7 +209,7 @@ class RoutingTable:
         near.changed_at = far.changed_at = full.changed_at
         self._buckets += [far, near]
         for contact in full.contacts:
-            (near if shared_bits(self._own, contact.number) > bits else far).contacts.append(contact)
+            (near if shared_bits(self._own, contact.number) > bits else far).put_in(contact)
         for spare in full.spares:
             del self._by_owner[owner_of(spare.address)]
         for spare in full.spares:
@@ -215,18 +222,20 @@ class RoutingTable:
         if contact in bucket.spares:
             bucket.spares.remove(contact)
         else:
-            bucket.contacts.remove(contact)
+            bucket.take_out(contact)
             bucket.promote()
 
 
 class _Bucket:
     """Up to k contacts, and spares in the order in which they were last heard of."""
 
-    __slots__ = ("changed_at", "contacts", "refreshed", "spares")
+    __slots__ = ("answer", "changed_at", "contacts", "refreshed", "spares")
 
     def __init__(self) -> None:
         self.contacts: list[Contact] = []
         self.spares: list[Contact] = []
+        self.answer: bytes | None = None
+        """k live contacts in compact form; None where there are not so many, or they changed."""
         self.changed_at = NEVER
         self.refreshed = False
 
@@ -235,9 +244,8 @@ class _Bucket:
 
     def has_place(self, network: Hashable) -> bool:
         """Whether a contact of ``network`` would get in."""
-        if any(contact.network == network and not contact.bad for contact in self.contacts):
-            return False
-        return len(self.contacts) < K or any(contact.bad for contact in self.contacts)
+        live = self.live()
+        return len(live) < K and not any(contact.network == network for contact in live)
 
     def add(self, contact: Contact, by_owner: dict[Hashable, Contact]) -> bool:
         """As a contact, in the place of a bad one, or as a spare; False when its network is represented already."""
@@ -252,7 +260,7 @@ class _Bucket:
             if bad is not None:
                 self._evict(bad, by_owner)
         if len(self.contacts) < K:
-            self.contacts.append(contact)
+            self.put_in(contact)
             return True
         self.spares.append(contact)
         if len(self.spares) > MAX_REPLACEMENTS:
@@ -273,9 +281,17 @@ class _Bucket:
         for spare in reversed(self.spares):
             if not any(contact.network == spare.network for contact in self.contacts):
                 self.spares.remove(spare)
-                self.contacts.append(spare)
+                self.put_in(spare)
                 return
 
-    def _evict(self, contact: Contact, by_owner: dict[Hashable, Contact]) -> None:
+    def put_in(self, contact: Contact) -> None:
+        self.contacts.append(contact)
+        self.answer = None
+
+    def take_out(self, contact: Contact) -> None:
         self.contacts.remove(contact)
+        self.answer = None
+
+    def _evict(self, contact: Contact, by_owner: dict[Hashable, Contact]) -> None:
+        self.take_out(contact)
         del by_owner[owner_of(contact.address)]

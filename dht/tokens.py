@@ -20,31 +20,37 @@ class TokenServer:
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._secret = self._previous = rng.randbytes(SECRET_SIZE)
+        self._current = self._previous = self._keyed()
         self._since = float("-inf")
 
     def issue(self, host: str, info_hash: bytes, now: float) -> bytes:
         """The token that an announce of ``info_hash`` from ``host`` must bring."""
         self._rotate(now)
-        return _token(self._secret, host, info_hash)
+        return _token(self._current, host, info_hash)
 
     def accepts(self, token: bytes, host: str, info_hash: bytes, now: float) -> bool:
         """Whether ``token`` was issued to ``host`` for ``info_hash`` in the last 5 to 10 minutes."""
         self._rotate(now)
         return any(
-            hmac.compare_digest(token, _token(secret, host, info_hash)) for secret in (self._secret, self._previous)
+            hmac.compare_digest(token, _token(keyed, host, info_hash)) for keyed in (self._current, self._previous)
         )
 
     def _rotate(self, now: float) -> None:
         age = now - self._since
         if age < ROTATION:
             return
-        fresh = self._rng.randbytes(SECRET_SIZE)
+        fresh = self._keyed()
         recent = age < 2 * ROTATION
-        self._previous = self._secret if recent else fresh
-        self._secret = fresh
+        self._previous = self._current if recent else fresh
+        self._current = fresh
         self._since = self._since + ROTATION if recent else now
 
+    def _keyed(self) -> blake2b:
+        """A hash that has taken in a fresh secret: to copy it is cheaper than to key one for each token."""
+        return blake2b(key=self._rng.randbytes(SECRET_SIZE), digest_size=TOKEN_SIZE)
 
-def _token(secret: bytes, host: str, info_hash: bytes) -> bytes:
-    return blake2b(info_hash + host.encode(), key=secret, digest_size=TOKEN_SIZE).digest()
+
+def _token(keyed: blake2b, host: str, info_hash: bytes) -> bytes:
+    state = keyed.copy()
+    state.update(info_hash + host.encode())
+    return state.digest()

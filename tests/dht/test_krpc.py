@@ -199,6 +199,36 @@ def test_arbitrary_bytes_raise_nothing_but_the_named_error(datagram: bytes) -> N
         pass
 
 
+COMMON = [
+    krpc.encode_query(transaction_id, method, arguments, read_only=read_only)
+    for transaction_id in (b"a", b"aa", b"aaaa", b"aaaaaaaa")
+    for read_only in (False, True)
+    for method, arguments in (
+        (b"ping", krpc.ping_arguments(LETTERS)),
+        *((b"find_node", krpc.find_node_arguments(LETTERS, OTHER, want)) for want in range(4)),
+        *((b"get_peers", krpc.get_peers_arguments(LETTERS, OTHER, want)) for want in range(4)),
+    )
+]
+
+
+@pytest.mark.parametrize("datagram", [*COMMON, *(without_version(datagram) for datagram in COMMON)])
+def test_common_queries_are_read_by_the_pattern_as_by_the_decoder(datagram: bytes) -> None:
+    assert krpc._COMMON_QUERY(datagram) is not None
+    assert decode_untrusted(datagram) == krpc._decode(datagram)
+
+
+def test_fuzz_whatever_the_pattern_takes_the_decoder_reads_the_same() -> None:
+    seed = fuzz_seed()
+    rng = random.Random(seed)
+    lookalikes = [datagram.replace(b"find_node", b"get_peers") for datagram in COMMON]
+    taken = 0
+    for datagram in mutations(rng, [*COMMON, *lookalikes, *BYTES.values()], fuzz_count()):
+        if krpc._COMMON_QUERY(datagram) is not None:
+            taken += 1
+            assert decode_untrusted(datagram) == krpc._decode(datagram), f"seed {seed}: {datagram!r}"
+    assert taken > fuzz_count() // 50  # damage inside of an id, mostly
+
+
 def test_fuzz_random_bytes_and_damaged_messages() -> None:
     seed = fuzz_seed()
     rng = random.Random(seed)
