@@ -1,0 +1,193 @@
+"""The relay's part of ut_holepunch (BEP 55): brings two of our peers together, or says why not.
+
+Anyone connected may ask, so it is bounded: what it makes peers send goes only to endpoints at which it sees another of
+its peers, and no more often than an honest peer needs.  Does no I/O and keeps no connections.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Protocol
+
+from swarm.endpoint import Endpoint, is_dialable
+from swarm.events import PathName
+from swarm.ext.extension import Say
+from swarm.ext.holepunch import Allowance, Connect, ErrorCode, PunchError, may_meet
+
+SOURCE_BURST, SOURCE_SECONDS = 30, 2.0
+"""Rendezvous from one address: so many at once, then one in so many seconds.  A peer that joins learns of fifty others
+by PEX (BEP 11) and meets up to half of them filtered; carrier NATs put several peers behind one address."""
+
+PAIR_BURST, PAIR_SECONDS = 4, 15.0
+"""Rendezvous from one address for one target: a first try and three more within a minute, through each introducer."""
+
+TARGET_BURST, TARGET_SECONDS = 30, 2.0
+"""Connects told to one target: each makes it send a handful of SYNs, so 30 datagrams a second at the very most."""
+
+MAX_REMEMBERED = 1024
+"""Addresses and pairs whose allowance is remembered; beyond it those longest without a rendezvous are forgotten."""
+
+UTP_PATHS: frozenset[PathName] = frozenset({"utp", "utp-punched", "predicted", "birthday"})
+"""Paths on which the endpoint that we observe is a UDP mapping."""
+
+INDIRECT_PATHS: frozenset[PathName] = frozenset({"relayed", "turn"})
+"""Paths on which what we observe is not the peer's own address: nobody can be sent there, nor they to others."""
+
+REASONS = {
+    "no-such-peer": ErrorCode.NO_SUCH_PEER,
+    "not-bridged": ErrorCode.NO_SUCH_PEER,
+    "not-connected": ErrorCode.NOT_CONNECTED,
+    "too-many-of-source": ErrorCode.NOT_CONNECTED,
+    "too-many-of-pair": ErrorCode.NOT_CONNECTED,
+    "too-many-of-target": ErrorCode.NOT_CONNECTED,
+    "no-support": ErrorCode.NO_SUPPORT,
+    "no-self": ErrorCode.NO_SELF,
+}
+"""What is answered, by the reason that is counted.  BEP 55 has no code for "not now": the asker is to go elsewhere."""
+
+
+class Relayable(Protocol):
+    """A connection of the torrent, as far as a relay looks at it."""
+
+    @property
+    def observed(self) -> Endpoint:
+        """Where we see it: the remote endpoint of its stream."""
+
+    @property
+    def listens(self) -> Endpoint | None:
+        """Where it says that it listens: its host with ``p`` of its extension handshake, or where we dialled it."""
+
+    @property
+    def path(self) -> PathName: ...
+
+    @property
+    def speaks_holepunch(self) -> bool: ...
+
+    @property
+    def say(self) -> Say: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatistics:
+    """Rendezvous that we were ``asked`` for, how many ended with both told, and the others by reason.
+
+    Reasons are the keys of REASONS and "asker-without-support", which is not answered.
+    """
+
+    asked: int
+    connected: int
+    errors: Mapping[str, int]
+
+
+class HolepunchRelay:
+    """Our part as the relay among the connections of one torrent.
+
+    ``connections`` lists them; ``is_own`` knows our own endpoints, inside and outside.
+
+    Peers are found by where we see them *and* by where they listen: PEX names the latter.  They are told the
+    observed endpoint if the link is µTP: that is the UDP mapping a punch needs.  A link of TCP shows no such thing,
+    since most clients dial from another port than they listen on; told then is where the peer says it listens
+    if that is on the observed host (right for µTP behind a NAT that preserves ports, and for a simultaneous open of
+    those who dial from their listening port, which we observe as the same), else the observed endpoint.  Refusing such
+    peers with no-support would be untrue and take away what chance there is.
+    """
+
+    def __init__(self, connections: Callable[[], Iterable[Relayable]], is_own: Callable[[Endpoint], bool]) -> None:
+        self._connections = connections
+        self._is_own = is_own
+        self._sources = _Allowances(SOURCE_BURST, SOURCE_SECONDS)
+        self._pairs = _Allowances(PAIR_BURST, PAIR_SECONDS)
+        self._targets = _Allowances(TARGET_BURST, TARGET_SECONDS)
+        self._asked = self._connected = 0
+        self._errors: Counter[str] = Counter()
+
+    def rendezvous_asked(self, asker: Relayable, target: Endpoint, now: float) -> None:
+        """Tell ``asker`` and the target of each other, or answer ``asker`` with the error.
+
+        Nobody is answered who does not speak the extension himself (BEP 55).
+        """
+        self._asked += 1
+        if not asker.speaks_holepunch:
+            self._errors["asker-without-support"] += 1
+            return
+        found = self._find(asker, target, now)
+        if isinstance(found, str):
+            self._errors[found] += 1
+            asker.say(PunchError(target, REASONS[found]).encode())
+            return
+        self._connected += 1
+        found.say(Connect(_punchable(asker)).encode())
+        asker.say(Connect(_punchable(found)).encode())
+
+    def statistics(self) -> RelayStatistics:
+        return RelayStatistics(self._asked, self._connected, dict(self._errors))
+
+    def _find(self, asker: Relayable, target: Endpoint, now: float) -> Relayable | str:
+        """The connection to bring together with ``asker``, accounted for; or why there is none."""
+        source = _source(asker.observed)
+        if not self._sources.take(source, now):
+            return "too-many-of-source"
+        reason = self._reason_to_refuse(asker, target)
+        if reason is not None:
+            return reason
+        known = [each for each in self._connections() if each is not asker and _is_at(each, target)]
+        if not known:
+            return "not-connected"
+        speaking = [each for each in known if each.speaks_holepunch]
+        if not speaking:
+            return "no-support"
+        found = min(speaking, key=lambda each: (each.path not in UTP_PATHS, each.observed != target))
+        if not may_meet(_punchable(asker), _punchable(found)):
+            return "not-bridged"
+        return self._reason_to_wait(source, found.observed, now) or found
+
+    def _reason_to_refuse(self, asker: Relayable, target: Endpoint) -> str | None:
+        if not is_dialable(target):
+            return "no-such-peer"
+        if self._is_own(target) or target in (asker.observed, asker.listens):
+            return "no-self"
+        return None if asker.path not in INDIRECT_PATHS and may_meet(asker.observed, target) else "not-bridged"
+
+    def _reason_to_wait(self, source: Hashable, target: Endpoint, now: float) -> str | None:
+        if not self._pairs.take((source, target), now):
+            return "too-many-of-pair"
+        return None if self._targets.take(target, now) else "too-many-of-target"
+
+
+class _Allowances:
+    """An `Allowance` for each of the keys met lately."""
+
+    def __init__(self, burst: int, seconds: float) -> None:
+        self._burst = burst
+        self._seconds = seconds
+        self._kept: dict[Hashable, Allowance] = {}  # the longest unused first
+
+    def take(self, key: Hashable, now: float) -> bool:
+        allowance = self._kept.pop(key, None) or Allowance(self._burst, self._seconds)
+        self._kept[key] = allowance
+        if len(self._kept) > MAX_REMEMBERED:
+            del self._kept[next(iter(self._kept))]
+        return allowance.take(now)
+
+
+def _is_at(connection: Relayable, target: Endpoint) -> bool:
+    return connection.path not in INDIRECT_PATHS and target in (connection.observed, connection.listens)
+
+
+def _punchable(connection: Relayable) -> Endpoint:
+    """What the other one is told to dial; see `HolepunchRelay`."""
+    observed, listens = connection.observed, connection.listens
+    if connection.path in UTP_PATHS or listens is None or listens.host != observed.host:
+        return observed
+    return listens
+
+
+def _source(observed: Endpoint) -> Hashable:
+    """Who asks: an IPv4 address or an IPv6 /64, but each endpoint by itself on this machine, where all share one."""
+    address = observed.address
+    if address.is_loopback:
+        return observed
+    return int(address) >> 64 if isinstance(address, IPv6Address) else observed.host
