@@ -45,9 +45,9 @@ from tests.fuzzing import fuzz_count, fuzz_seed, mutations, random_bytes_cases
 
 V4, V6 = Endpoint("20.1.2.3", 6881), Endpoint("2a0e::1", 6881)
 MESSAGES: list[HolepunchMessage] = [
-    make(endpoint)
+    message
     for endpoint in (V4, V6)
-    for make in (Rendezvous, Connect, *(lambda each, code=code: PunchError(each, code) for code in ErrorCode))
+    for message in (Rendezvous(endpoint), Connect(endpoint), *(PunchError(endpoint, code) for code in ErrorCode))
 ]
 
 # ---- messages
@@ -308,7 +308,7 @@ def test_support_is_what_the_last_handshake_that_names_it_says() -> None:
     assert extension.supported
     extension.handshake_received(ExtendedHandshake(m={"ut_holepunch": 0}), 2.0)
     assert not extension.supported
-    assert not Holepunch(bytes, Side(), "key").supported
+    assert not Holepunch([].append, Side(), "key").supported
 
 
 def test_nothing_is_remembered_after_the_end(connection: Connection) -> None:
@@ -558,7 +558,7 @@ def test_the_extensions_of_three_nodes_and_the_relay_bring_two_together() -> Non
 
     ends = {"initiator": Connection(), "target": Connection()}
     ends["initiator"].extension.ask(Endpoint(TARGET.host, 6881))
-    relays_end = Holepunch(bytes, RelaySide(), "initiator")
+    relays_end = Holepunch([].append, RelaySide(), "initiator")
     for payload in ends["initiator"].said:
         relays_end.receive_untrusted(payload, 1.0)
     for name, end in ends.items():
