@@ -79,9 +79,12 @@ class UdpSocket:
         """Takes over ``sock``, which is bound; ``local`` stands for its name when that is a multicast group."""
         sock.setblocking(False)
         self._sock = sock
-        self._local = from_sockaddr(sock.getsockname()) if local is None else local
+        name = from_sockaddr(sock.getsockname())
+        self._local = name if local is None else local
         self._v6 = sock.family == socket.AF_INET6
         self._any_address = self._local.host in WILDCARDS
+        # Bound to an IPv6 group, the kernel would send from whatever address of the interface it likes best.
+        self._names_source = self._any_address or (self._v6 and name.address.is_multicast)
         _prepare(sock, pktinfo=self._any_address)
         self._segments = offload and gso.can_segment(sock)
         self._gro = offload and gso.enable_gro(sock)
@@ -202,7 +205,7 @@ class UdpSocket:
 
     def _ancillary(self, segment_size: int, outgoing: Outgoing) -> list[Ancillary]:
         """The control messages of a send; ``segment_size`` 0 leaves it whole."""
-        local = outgoing.path.local if self._any_address else None
+        local = outgoing.path.local if self._names_source else None
         key = (segment_size, None if local is None else local[0], outgoing.ttl)
         messages = self._messages.get(key)
         if messages is None:
