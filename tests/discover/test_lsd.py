@@ -595,12 +595,16 @@ def test_an_interface_that_comes_up_later_is_announced_through(lab: Lab) -> None
 
 
 @pytest.mark.netlab
-def test_bound_to_an_address_it_announces_from_that_address_only(lab: Lab) -> None:
+@pytest.mark.parametrize("family", ["ipv4", "ipv6"])
+def test_bound_to_an_address_it_announces_from_that_address_only(lab: Lab, family: str) -> None:
     one, other = lab.public("one"), lab.public("other")
     one.run("ip", "addr", "add", "11.11.11.77/24", "dev", "eth0")
+    one.run("ip", "addr", "add", "2a0e:11::77/64", "dev", "eth0", "nodad")
     theirs = start(other, 2222)
     theirs.wait_until(lambda node: len(node.sockets) == 2)
-    ours = start(one, 1111, bind="11.11.11.77")
-    theirs.wait_until(lambda node: bool(node.found))
-    assert theirs.found == {"11.11.11.77:1111"}
-    ours.wait_until(lambda node: node.sockets == {"eth0 11.11.11.77"})
+    added, first = {"ipv4": ("11.11.11.77", one.address), "ipv6": ("2a0e:11::77", one.address6)}[family]
+    for port, address in ((1111, added), (3333, first)):  # the kernel by itself takes the first for IPv4, else the last
+        ours = start(one, port, bind=address)
+        theirs.wait_until(lambda node, port=port: any(peer.endswith(f":{port}") for peer in node.found))
+        ours.wait_until(lambda node, address=address: node.sockets == {f"eth0 {address}"})
+    assert theirs.found == {str(Endpoint(added, 1111)), str(Endpoint(first, 3333))}
