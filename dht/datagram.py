@@ -24,3 +24,4 @@ class Outgoing(NamedTuple):
     path: Path
     ttl: int | None = None
     probe: bool = False
+    fragment: bool = False

@@ -408,10 +408,10 @@ class Connection:
             if channel.sender.timeouts >= self._config.max_timeouts:
                 self._lose_unless_done("timed-out", now)
 
-    def probe_too_big(self, size: int) -> None:
-        """The kernel refused our MTU probe of ``size`` bytes (EMSGSIZE)."""
+    def datagram_too_big(self, size: int) -> None:
+        """The kernel refused a packet of ``size`` bytes to our other end (EMSGSIZE)."""
         if self.state is State.CONNECTED:
-            self._open_channel.sender.probe_too_big(size)
+            self._open_channel.sender.datagram_too_big(size)
             self._host.ready(self)
 
     # Ends

@@ -182,11 +182,11 @@ class UtpEndpoint:
         connection.dial(Dial(now, times, syn_ttls, wait))
         return connection
 
-    def probe_too_big(self, path: Path, size: int) -> None:
-        """The kernel refused the MTU probe of ``size`` bytes to ``path.remote`` (EMSGSIZE)."""
+    def datagram_too_big(self, path: Path, size: int) -> None:
+        """The kernel refused a datagram of ``size`` bytes to ``path.remote`` (EMSGSIZE)."""
         for (remote, _), connection in list(self._connections.items()):
             if remote == path.remote:
-                connection.probe_too_big(size)
+                connection.datagram_too_big(size)
 
     def abort_all(self, now: float) -> None:
         """End every connection; the resets are in the next `datagrams_to_send`."""

@@ -152,6 +152,17 @@ class InFlight:
         self._mark_lost(((1 << len(self._payloads)) - 1) & ~(self._sacked | self._lost))
         self._retransmissions.clear()
 
+    def lose_larger(self, payload_size: int) -> None:
+        """Declare lost whatever has at least so many bytes of payload: the path, or the kernel, takes it no more."""
+        gone = self._sacked | self._lost
+        for index, payload in enumerate(self._payloads):
+            if len(payload) >= payload_size and not gone >> index & 1:
+                self._mark_lost(1 << index)
+
+    def largest_lost(self) -> int:
+        """Payload bytes of the largest packet that waits to be sent again, 0 if none does."""
+        return max((len(self._payloads[index]) for index in indices(self._lost)), default=0)
+
     def peek_lost(self) -> tuple[int, memoryview] | None:
         """Sequence number and payload of the oldest lost packet."""
         if not self._lost:

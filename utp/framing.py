@@ -52,7 +52,7 @@ class Framing:
             pack_header(word, timestamp, reply, window, seq_nr & SEQ_MASK, ack_nr) for seq_nr in run.seq_nrs
         ]
         buffers[1::2] = payloads
-        return Outgoing(buffers, HEADER_SIZE + len(payloads[0]), self._path)
+        return Outgoing(buffers, HEADER_SIZE + len(payloads[0]), self._path, None, False, run.fragment)
 
     def state(self, seq_nr: int, reply: int, window: int, ack_nr: int, sack: int, now: float) -> Outgoing:
         """An ACK, with a selective one if ``sack`` is not 0."""

@@ -78,9 +78,13 @@ class Ledbat:
         self.slow_start = False
         self._slowdown_started = INFINITE
 
-    def on_timeout(self) -> None:
-        """Nothing comes back any more: start again from one packet."""
-        self.ssthresh = max(self.window / 2, 2 * self.mss)
+    def on_timeout(self, *, again: bool) -> None:
+        """Nothing comes back any more: start again from one packet, and double up to half of what went before.
+
+        ``again``: nothing has come back since the last time either, so that the window tells nothing (RFC 5681 §3.1).
+        """
+        if not again:
+            self.ssthresh = max(self.window / 2, 2 * self.mss)
         self.window = float(self.mss)
         self.slow_start = True
         self._hold_until = 0.0

@@ -20,7 +20,8 @@ class Outgoing(NamedTuple):
     """A run of equal-sized datagrams to one address; the last may be shorter.
 
     ``buffers`` joined are the payload, cut every ``segment_size`` bytes.  ``ttl`` overrides the IP TTL / hop limit;
-    ``probe`` marks a path-MTU probe: it leaves alone, unsegmented and with DF set.
+    ``probe`` marks a path-MTU probe: it leaves alone, unsegmented and with DF set.  ``fragment`` clears DF for this
+    run: datagrams larger than the path carries, which may not be cut anew, arrive in pieces instead of never.
     """
 
     buffers: Sequence[Buffer]
@@ -28,3 +29,4 @@ class Outgoing(NamedTuple):
     path: Path
     ttl: int | None = None
     probe: bool = False
+    fragment: bool = False

@@ -25,17 +25,22 @@ MAX_RUN_BYTES = 65_000  # one GSO send is at most one IP packet before it is cut
 MAX_RUN_PACKETS = 64  # UDP_MAX_SEGMENTS of older kernels
 MIN_PROBE_TIMEOUT = 0.01  # seconds; a process may well be descheduled that long
 DELAYED_ACK = 0.1  # seconds libutp may sit on the ACK of one or two packets
+DOUBTFUL_TIMEOUTS = 2  # consecutive ones after which the size of what was lost is suspected
 MIN_REORDERING = 0.002  # seconds an overtaken packet is given to turn up
 EMPTY = memoryview(b"")
 
 
 class Run(NamedTuple):
-    """Packets to leave together: equal payload sizes, the last may be shorter.  ``padding`` > 0: a lone MTU probe."""
+    """Packets to leave together: equal payload sizes, the last may be shorter.  ``padding`` > 0: a lone MTU probe.
+
+    ``fragment``: they are larger than what the path is known to carry whole.
+    """
 
     seq_nrs: Sequence[int]  # a range may run past 65,535: mask before use
     payloads: list[memoryview]
     fin: bool = False
     padding: int = 0
+    fragment: bool = False
 
 
 class Sender:
@@ -255,17 +260,32 @@ class Sender:
         if self.mtu.probe_in_flight:
             self.mtu.probe_lost()
         self.flight.lose_all()
-        self.congestion.on_timeout()
+        if self.timeouts >= DOUBTFUL_TIMEOUTS and HEADER_SIZE + self.flight.largest_lost() > self.mtu.floor:
+            self._doubt_path()
+        self.congestion.on_timeout(again=self.timeouts > 1)
         self._recover_seq = self.flight.next_seq
         self._force_one = True
 
-    def probe_too_big(self, size: int) -> None:
-        """The kernel refused the MTU probe: nothing left, so its data goes again at once."""
-        if self.mtu.probe_in_flight != size:
+    def datagram_too_big(self, size: int) -> None:
+        """The kernel refused a packet of ``size`` bytes: nothing left, so its data goes again at once."""
+        if self.mtu.probe_in_flight == size:
+            self.flight.lose_one(self.mtu.probe_seq)
+            self.mtu.too_big(size)
+        elif self.mtu.refused(size):
+            self.flight.lose_larger(size - HEADER_SIZE)
+            self.congestion.mss = self.mss
+        else:
             return
-        self.mtu.too_big(size)
-        self.flight.lose_one(self.mtu.probe_seq)
         self._force_one = True
+
+    def _doubt_path(self) -> None:
+        """A large packet will not get through: is it because of its size?  Search again.
+
+        (While only large ones are lost, small ones keep no time-out away: at most one of them is in flight.)
+        Nothing is lost by a doubt that proves wrong: the first probe tries the former size.
+        """
+        self.mtu.restart()
+        self.congestion.mss = self.mss
 
     # What leaves
 
@@ -297,13 +317,14 @@ class Sender:
             elif len(payload) != size or len(payloads) == limit:
                 break
             if flight.pipe + size > window and flight.pipe and not self._force_one:
+                self._limited = True  # or after a time-out the window would stay at one packet until all has gone again
                 break
             self._force_one = False
             flight.resend_lost()
             seq_nrs.append(seq_nr)
             payloads.append(payload)
         self.retransmitted += len(payloads)
-        return Run(seq_nrs, payloads, fin=self.fin_seq in seq_nrs) if payloads else None
+        return Run(seq_nrs, payloads, self.fin_seq in seq_nrs, 0, size > self.mss) if payloads else None
 
     def _resend_tail(self) -> Run | None:
         """The newest packet once more, so that the other end's answer tells what is missing (RFC 8985 §7)."""
@@ -312,7 +333,7 @@ class Sender:
         if tail is None:
             return None
         self.retransmitted += 1
-        return Run((tail[0],), [tail[1]], fin=tail[0] == self.fin_seq)
+        return Run((tail[0],), [tail[1]], tail[0] == self.fin_seq, 0, len(tail[1]) > self.mss)
 
     def _new_data(self, now: float) -> Run | None:
         if not self.buffer.size:
@@ -323,7 +344,7 @@ class Sender:
             self._idle_since = NEVER
         mss = self.mss
         room = self._room(mss)
-        if self.mtu.wants_probe() and room >= mss and self.buffer.size >= 2 * mss:
+        if self.mtu.wants_probe(now) and room >= mss and self.buffer.size >= 2 * mss:
             return self._mtu_probe(now)
         count = min(self.buffer.size, room, max_run_packets(mss) * mss)
         if count < self.buffer.size and count >= mss:

@@ -188,6 +188,6 @@ class _Driver:
             return
         except OSError as error:
             # Whatever the kernel has against this destination, to the protocol it is a lost packet.
-            if outgoing.probe and error.errno == errno.EMSGSIZE:
-                self._endpoint.probe_too_big(outgoing.path, outgoing.segment_size)
+            if error.errno == errno.EMSGSIZE:
+                self._endpoint.datagram_too_big(outgoing.path, outgoing.segment_size)
         self._unsent.popleft()

@@ -43,8 +43,8 @@ class DatagramCore(Protocol):
     """A protocol state machine without I/O (DESIGN §4).  ``now`` is in seconds of the mux's clock.
 
     Two more things a core may have.  ``first_bytes``: a set of integers, read once; `wants` is then asked only for
-    datagrams that start with one of them.  ``probe_too_big(path, size)``: an `Outgoing` marked ``probe`` of that many
-    bytes did not fit the interface (EMSGSIZE).
+    datagrams that start with one of them.  ``datagram_too_big(path, size)``: an `Outgoing` with datagrams of that many
+    bytes did not fit the interface (EMSGSIZE); what of it follows the first of them did not leave.
     """
 
     def wants(self, datagram: memoryview, path: Path) -> bool:
@@ -271,7 +271,7 @@ class Mux:
             self._hold(port, run, size, getattr(error, "characters_written", 0))
             return None
         except OSError as error:
-            port.refused(run, size, error)
+            port.refused(run, error)
         else:
             port.datagrams_out += count
             port.bytes_out += size
@@ -307,7 +307,7 @@ class _Port:
     on_results: Publish | None
     first_bytes: frozenset[int] | None = None
     wants: Callable[[memoryview, Path], bool] = field(init=False)
-    probe_too_big: Callable[[Path, int], None] | None = None
+    datagram_too_big: Callable[[Path, int], None] | None = None
     unsent: deque[Outgoing] = field(default_factory=deque)
     datagrams_in: int = 0
     bytes_in: int = 0
@@ -320,13 +320,13 @@ class _Port:
         self.wants = self.core.wants
         first_bytes = getattr(self.core, "first_bytes", None)
         self.first_bytes = None if first_bytes is None else frozenset(first_bytes)
-        self.probe_too_big = getattr(self.core, "probe_too_big", None)
+        self.datagram_too_big = getattr(self.core, "datagram_too_big", None)
 
-    def refused(self, run: Outgoing, size: int, error: OSError) -> None:
+    def refused(self, run: Outgoing, error: OSError) -> None:
         code = error.errno or 0
         self.send_errors[code] = self.send_errors.get(code, 0) + 1
-        if run.probe and code == errno.EMSGSIZE and self.probe_too_big is not None:
-            self.probe_too_big(run.path, size)
+        if code == errno.EMSGSIZE and self.datagram_too_big is not None:
+            self.datagram_too_big(run.path, run.segment_size)
 
     def drop_excess(self) -> None:
         """Keep the oldest UNSENT_LIMIT datagrams: what follows them would come late for its protocol anyway."""
@@ -363,4 +363,4 @@ def _rest(run: Outgoing, taken: int) -> Outgoing:
         if taken < len(view):
             rest.append(view[taken:])
         taken = max(0, taken - len(view))
-    return Outgoing(rest, run.segment_size, run.path, run.ttl, run.probe)
+    return Outgoing(rest, run.segment_size, run.path, run.ttl, run.probe, run.fragment)

@@ -31,6 +31,8 @@ class Outgoing(NamedTuple):
 
     ``buffers`` joined are the payload, cut every ``segment_size`` bytes.  ``ttl`` overrides the IP TTL / hop limit of
     this run (low-TTL openers); ``probe`` marks a path-MTU probe: it leaves alone, unsegmented and with DF set.
+    ``fragment`` clears DF for this run: datagrams larger than the path carries, which may not be cut anew, arrive in
+    pieces instead of never.
     """
 
     buffers: Sequence[Buffer]
@@ -38,6 +40,7 @@ class Outgoing(NamedTuple):
     path: Path
     ttl: int | None = None
     probe: bool = False
+    fragment: bool = False
 
 
 class Received(NamedTuple):

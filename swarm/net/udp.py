@@ -3,8 +3,8 @@
 Receiving drains the socket into one reused buffer; sending hands over whole runs.  Where Linux offers it, UDP_GRO and
 UDP_SEGMENT carry up to 64 datagrams a call (`swarm.net.gso`), elsewhere one call carries one.  Every datagram tells
 which of our addresses it came to (IP_PKTINFO, RFC 3542 IPV6_PKTINFO), and a send may name the address it leaves from.
-DF is set on all IPv4 datagrams and IPv6 ones are never fragmented here: whoever sends finds the path MTU itself
-(RFC 8899).  Does not dispatch, retry or wait: see `swarm.net.mux`.
+DF is set on IPv4 datagrams and IPv6 ones are not fragmented: whoever sends finds the path MTU itself (RFC 8899), and
+marks the runs that may go in pieces.  Does not dispatch, retry or wait: see `swarm.net.mux`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,13 @@ CACHED_ENDPOINTS = 4096  # remembered conversions of addresses; beyond it the ca
 # linux/in.h and linux/in6.h; the socket module does not name them.
 _IP_PKTINFO = 8
 _IP_MTU_DISCOVER = 10
+_IP_PMTUDISC_DONT = 0
 _IP_PMTUDISC_PROBE = 3
 _IPV6_MTU_DISCOVER = 23
+_IPV6_MTU = 24
+_IPV6_PMTUDISC_DONT = 0
 _IPV6_PMTUDISC_PROBE = 3
+_IPV6_MIN_MTU = 1280  # RFC 8200 §5: what every IPv6 path carries, and so the size of our fragments
 
 _INT = struct.Struct("=i")
 _U32 = struct.Struct("=I")
@@ -157,7 +161,9 @@ class UdpSocket:
             raise ValueError("a segment has at least one byte")
         sockaddr = self._sockaddrs.get(outgoing.path.remote) or self._new_sockaddr(outgoing.path.remote)
         size = sum(map(len, buffers))
-        if len(buffers) > gso.MAX_BUFFERS or size > self._max_segments * segment_size or size > self._max_payload:
+        if outgoing.fragment:
+            self._send_fragmentable(outgoing, sockaddr)
+        elif len(buffers) > gso.MAX_BUFFERS or size > self._max_segments * segment_size or size > self._max_payload:
             self._send_in_pieces(outgoing, sockaddr, max_segments=self._max_segments)
         elif size > segment_size:
             self._send_segmented(outgoing, sockaddr)
@@ -192,6 +198,15 @@ class UdpSocket:
             if error.errno not in (errno.EIO, errno.EINVAL):
                 raise
             self._send_in_pieces(outgoing, sockaddr, max_segments=1)
+
+    def _send_fragmentable(self, outgoing: Outgoing, sockaddr: SockAddr) -> None:
+        """DF is an option of the socket, not of a send; nothing else can leave in between."""
+        self._require_open()
+        _allow_fragments(self._sock, True)
+        try:
+            self._send_in_pieces(outgoing, sockaddr, max_segments=1)  # UDP_SEGMENT takes no segment beyond the MTU
+        finally:
+            _allow_fragments(self._sock, False)
 
     def _send_in_pieces(self, outgoing: Outgoing, sockaddr: SockAddr, *, max_segments: int) -> None:
         segment_size = outgoing.segment_size
@@ -308,16 +323,25 @@ def _prepare(sock: socket.socket, *, pktinfo: bool) -> None:
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         with suppress(OSError):  # the BSDs refuse more than their limit instead of granting less
             sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+    if sock.family == socket.AF_INET6 and pktinfo:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    if sock.family == socket.AF_INET and sys.platform == "linux":
+        sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, int(pktinfo))
+    _allow_fragments(sock, False)
+
+
+def _allow_fragments(sock: socket.socket, allowed: bool) -> None:
+    """Let the path cut what is too large for it (IPv4), or cut it here (IPv6: routers do not); or neither."""
+    linux = sys.platform == "linux"
     if sock.family == socket.AF_INET6:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DONTFRAG, 1)
-        if pktinfo:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-    if sys.platform == "linux":
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IPV6_PMTUDISC_PROBE)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
-            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, int(pktinfo))
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DONTFRAG, int(not allowed))
+        if linux:
+            discovery = _IPV6_PMTUDISC_DONT if allowed else _IPV6_PMTUDISC_PROBE
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, discovery)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU, _IPV6_MIN_MTU if allowed else 0)
+    elif linux:
+        discovery = _IP_PMTUDISC_DONT if allowed else _IP_PMTUDISC_PROBE
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, discovery)
 
 
 def _remember(cache: dict[K, V], key: K, value: V) -> None:

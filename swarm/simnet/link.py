@@ -38,7 +38,7 @@ class Link:
     """Probability that a packet arrives twice."""
 
     mtu: int = 1500
-    """Bytes, IP header included; larger packets vanish (no ICMP comes back)."""
+    """Bytes, IP header included; larger packets with DF set vanish (no ICMP comes back)."""
 
 
 class Line:
@@ -91,7 +91,7 @@ class Line:
         """Take a packet or a run and call ``arrive`` for what comes out, when it does."""
         if not self.up:
             self.internet.drop(packet, "link-down", self.name)
-        elif packet.largest > self.link.mtu:
+        elif packet.largest > self.link.mtu and not packet.fragment:
             self.internet.drop(packet, "too-big", self.name)
         else:
             if isinstance(packet, TcpSegment) and packet.syn:

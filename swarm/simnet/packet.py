@@ -2,7 +2,8 @@
 
 A packet may be a *run*: several equal-sized packets that left in one piece (GSO) and stay one object as long as no link
 on their way treats packets one by one.  Nothing is serialised; header sizes count only towards MTU and bandwidth.
-No fragmentation: every packet has DF set.
+A packet larger than a link is dropped, unless its sender cleared DF: then it passes in one piece, as a stand-in for its
+fragments.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ MULTICAST_PREFIXES = ("ff", *(f"{octet}." for octet in range(224, 240)))
 class Packet:
     """A UDP packet, or a run of them: ``payload`` cut every ``segment_size`` bytes.
 
-    ``largest`` is the size in bytes on the wire of the largest packet of the run, IP header included.
+    ``largest`` is the size in bytes on the wire of the largest packet of the run, IP header included.  ``fragment``:
+    DF is clear.
     """
 
-    __slots__ = ("destination", "largest", "multicast", "payload", "segment_size", "source", "ttl")
+    __slots__ = ("destination", "fragment", "largest", "multicast", "payload", "segment_size", "source", "ttl")
 
     protocol = "udp"
     transport_header = UDP_HEADER
@@ -37,12 +39,14 @@ class Packet:
         payload: bytes | memoryview,
         segment_size: int,
         ttl: int = DEFAULT_TTL,
+        fragment: bool = False,
     ) -> None:
         self.source = source
         self.destination = destination
         self.payload = payload
         self.segment_size = segment_size
         self.ttl = ttl
+        self.fragment = fragment
         self.multicast = is_multicast(destination.host)
         size = len(payload)
         ip_header = IPV6_HEADER if ":" in destination.host else IPV4_HEADER
@@ -73,7 +77,7 @@ class Packet:
         return f"{self.protocol} {self.source} > {self.destination} {len(self.payload)}/{self.segment_size}"
 
     def _part(self, payload: bytes | memoryview, _offset: int) -> Packet:
-        return Packet(self.source, self.destination, payload, self.segment_size, self.ttl)
+        return Packet(self.source, self.destination, payload, self.segment_size, self.ttl, self.fragment)
 
 
 class TcpSegment(Packet):

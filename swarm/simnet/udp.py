@@ -66,14 +66,14 @@ class SimDatagramSocket:
         port out of range, EBADF after `close`.
         """
         self._check_usable()
-        buffers, segment_size, path, ttl, _ = outgoing
+        buffers, segment_size, path, ttl, _, fragment = outgoing
         remote = path.remote
         source = self._source(path)
         payload = bytes(buffers[0]) if len(buffers) == 1 else b"".join(buffers)
-        packet = Packet(source, remote, payload, max(segment_size, 1), DEFAULT_TTL if ttl is None else ttl)
+        packet = Packet(source, remote, payload, max(segment_size, 1), DEFAULT_TTL if ttl is None else ttl, fragment)
         port = self.host.port_of(source.host)
         if port is not None:
-            if packet.largest > port.up.link.mtu:
+            if packet.largest > port.up.link.mtu and not fragment:
                 raise os_error(errno.EMSGSIZE)
             if port.up.backlog > SEND_BUFFER:
                 raise BlockingIOError(errno.EAGAIN, "the line is full")

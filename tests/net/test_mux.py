@@ -411,13 +411,13 @@ async def test_a_core_that_never_stops_sending_leaves_room_for_others() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_probe_that_does_not_fit_is_told_to_its_core(network: RealNetwork) -> None:
+async def test_datagrams_that_do_not_fit_are_told_to_their_core(network: RealNetwork) -> None:
     class Prober(Core):
         def __init__(self) -> None:
             super().__init__()
             self.too_big: list[tuple[Path, int]] = []
 
-        def probe_too_big(self, path: Path, size: int) -> None:
+        def datagram_too_big(self, path: Path, size: int) -> None:
             self.too_big.append((path, size))
             self.to_send.append(outgoing(b"smaller", 100, path))
 
@@ -428,10 +428,10 @@ async def test_a_probe_that_does_not_fit_is_told_to_its_core(network: RealNetwor
         plain.to_send = [outgoing(bytes(66_000), 66_000, probe=True)]
         mux.wake()
         await wait_all_tasks_blocked()
-        assert prober.too_big == [(FAR, 66_000)]
+        assert prober.too_big == [(FAR, 66_000), (FAR, 66_000)]
         cores = mux.statistics().cores
         assert cores["core0"].send_errors == {errno.EMSGSIZE: 2}
-        assert cores["core0"].datagrams_out == 1
+        assert cores["core0"].datagrams_out == 2
         assert cores["core1"].send_errors == {errno.EMSGSIZE: 1}
 
 
@@ -456,6 +456,7 @@ async def test_runs_of_a_leaf_package_need_only_the_same_attribute_names(network
         path: LeafPath
         ttl: int | None = None
         probe: bool = False
+        fragment: bool = False
 
     core, sink = Core(), Core()
     left = await network.bind_udp(Endpoint("0.0.0.0", 0))

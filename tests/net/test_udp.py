@@ -56,6 +56,38 @@ def at(sock: UdpSocket, host: str) -> Endpoint:
     return Endpoint(host, sock.local.port)
 
 
+@pytest.mark.parametrize(
+    "local,bind", [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("127.0.0.1", "0.0.0.0"), ("::1", "::")]
+)
+def test_a_run_that_may_be_fragmented_passes_an_interface_that_is_too_narrow(local: str, bind: str) -> None:
+    """And the next one has DF again."""
+    printed = run_in_namespace(
+        ["ip link set lo mtu 1400"],
+        f"""
+        import errno, trio
+        from swarm.endpoint import Endpoint
+        from swarm.net.network import Outgoing, Path
+        from swarm.net.real import RealNetwork
+
+        async def main():
+            sender = await RealNetwork().bind_udp(Endpoint("{bind}", 0))
+            receiver = await RealNetwork().bind_udp(Endpoint("{local}", 0))
+            for fragment in (False, True, False):
+                run = Outgoing([b"x" * 2000], 1400, Path(Endpoint("{local}", sender.local.port), receiver.local))
+                try:
+                    sender.send_nowait(run._replace(fragment=fragment))
+                    print("sent")
+                except OSError as error:
+                    print(errno.errorcode[error.errno])
+            await receiver.wait_readable()
+            print([len(received.data) for received in receiver.receive_nowait()])
+
+        trio.run(main)
+        """,
+    )
+    assert printed.splitlines() == ["EMSGSIZE", "sent", "EMSGSIZE", "[1400, 600]"]
+
+
 @pytest.mark.parametrize("local", [LO4, LO6])
 async def test_a_long_run_arrives_cut_into_its_segments(network: RealNetwork, local: Endpoint) -> None:
     left, right = await network.bind_udp(local), await network.bind_udp(local)

@@ -167,6 +167,14 @@ async def test_the_first_link_reports_its_mtu_and_later_ones_drop_silently(autoj
         assert internet.dropped == {"too-big": 1}
 
 
+async def test_a_datagram_without_df_passes_links_that_are_too_narrow_for_it(autojump_clock: MockClock) -> None:
+    async with open_internet() as internet:
+        _, sender, b, receiver = await pair(internet, Link(mtu=1400), Link(mtu=1280))
+        sender.send_nowait(outgoing(bytes(2944), at(b, receiver), size=1472)._replace(fragment=True))
+        await trio.sleep(1)
+        assert [(len(received.data), received.segment_size) for received in receiver.receive_nowait()] == [(2944, 1472)]
+
+
 @pytest.mark.parametrize(("ttl", "arrives"), [(8, False), (9, True), (None, True)])
 async def test_the_core_costs_eight_hops(autojump_clock: MockClock, ttl: int | None, arrives: bool) -> None:
     async with open_internet() as internet:

@@ -31,11 +31,19 @@ class Link:
     busy_until: float = 0.0
     delivered: int = 0
     dropped: int = 0
+    too_big: int = 0
+    fragmented: int = 0  # packets beyond the MTU that passed in pieces
     log: list[tuple[float, float]] = field(default_factory=list)  # (time, queueing delay)
 
-    def arrivals(self, size: int, rng: random.Random, now: float) -> list[float]:
-        """When copies of a packet sent now come out at the other end: none, one or two times."""
-        if size > self.mtu or (self.loss and rng.random() < self.loss):
+    def arrivals(self, size: int, rng: random.Random, now: float, *, fragment: bool = False) -> list[float]:
+        """When copies of a packet sent now come out at the other end: none, one or two times.
+
+        With ``fragment`` a packet beyond the MTU passes, as its fragments would.
+        """
+        if size > self.mtu and not fragment:
+            self.too_big += 1
+            return []
+        if self.loss and rng.random() < self.loss:
             self.dropped += 1
             return []
         leaves = now
@@ -46,6 +54,7 @@ class Link:
                 return []
             self.log.append((now, waiting))
             self.busy_until = leaves = now + waiting + size / self.rate
+        self.fragmented += size > self.mtu
         copies = 2 if self.duplicate and rng.random() < self.duplicate else 1
         self.delivered += size
         return [leaves + self.delay + (rng.random() * self.jitter if self.jitter else 0.0) for _ in range(copies)]
@@ -190,11 +199,15 @@ class Pair:
     def _collect(self, side: Side) -> None:
         link, to = (self.there, self.b) if side is self.a else (self.back, self.a)
         while runs := side.endpoint.datagrams_to_send(self.now):
-            for datagram in cut(runs):
-                if self.record:
-                    side.sent.append((self.now, datagram))
-                if link.drop is not None and link.drop(datagram):
-                    continue
-                for arrival in link.arrivals(len(datagram), self.rng, self.now):
-                    self._sequence += 1
-                    heapq.heappush(self._events, (arrival, self._sequence, side, to, datagram))
+            for run in runs:
+                for datagram in cut([run]):
+                    self._carry(link, side, to, datagram, run.fragment)
+
+    def _carry(self, link: Link, side: Side, to: Side, datagram: bytes, fragment: bool) -> None:
+        if self.record:
+            side.sent.append((self.now, datagram))
+        if link.drop is not None and link.drop(datagram):
+            return
+        for arrival in link.arrivals(len(datagram), self.rng, self.now, fragment=fragment):
+            self._sequence += 1
+            heapq.heappush(self._events, (arrival, self._sequence, side, to, datagram))

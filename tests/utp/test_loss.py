@@ -167,3 +167,24 @@ def test_nothing_is_sent_beyond_what_other_clients_keep_for_reordering() -> None
     solo.feed(packet("STATE", 100, 5000, 1000, wnd_size=1 << 30))
     connection.send(bytes(1 << 22))
     assert len(solo.sent()) == NO_PROBING.max_packets_in_flight
+
+
+def test_an_outage_of_several_time_outs_halves_the_window_once() -> None:
+    solo, connection = sending(20)
+    before = connection.statistics().congestion_window  # type: ignore[attr-defined]
+    solo.wait(4)
+    congestion = connection._channel.sender.congestion  # type: ignore[attr-defined]
+    assert (congestion.window, congestion.ssthresh) == (MSS, before / 2)
+
+
+def test_what_goes_again_after_a_time_out_opens_the_window_as_it_arrives() -> None:
+    """Also when before the time-out something else than the window held us back."""
+    solo, connection = sending(20)
+    while connection._channel.sender.timeouts == 0:  # type: ignore[attr-defined]
+        solo.wait(0.1)
+    sent = []
+    for ack_nr in (1001, 1003, 1007):
+        solo.now += 0.1
+        solo.feed(packet("STATE", 100, 5000, ack_nr))
+        sent.append(len(solo.sent()))
+    assert sent == [2, 4, 8]

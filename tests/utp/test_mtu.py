@@ -54,7 +54,7 @@ def test_a_lost_probe_loses_no_data_and_does_not_slow_us_down() -> None:
 def test_a_probe_that_the_kernel_refuses_is_replaced_at_once() -> None:
     solo, _ = probing()
     solo.outgoing()
-    solo.endpoint.probe_too_big(PATH, 1472)
+    solo.endpoint.datagram_too_big(PATH, 1472)
     sizes = [(run.probe, run.segment_size) for run in solo.outgoing()]
     assert sizes[0] == (False, 548)
     solo.feed(packet("STATE", 100, 5000, 1004))
@@ -87,7 +87,7 @@ def test_the_search_ends_and_is_not_fooled_by_one_lost_probe() -> None:
     search.probe_lost()
     assert search.probe_size() == 1472
     probes = 0
-    while search.wants_probe():
+    while search.wants_probe(0.0):
         search.probe_sent(1)
         probes += 1
         if search.probe_in_flight <= 1400:
