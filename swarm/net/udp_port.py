@@ -1,4 +1,4 @@
-"""One family's UDP socket with everything that hangs off it: the mux, UDP trackers and µTP.
+"""One family's UDP socket with everything that hangs off it: the mux, UDP trackers, µTP and the DHT.
 
 One port for all of it, because a NAT mapping that one protocol keeps alive is the one that strangers see (DESIGN §5).
 Wires cores to their async faces; knows no protocol itself.
@@ -7,8 +7,14 @@ Wires cores to their async faces; knows no protocol itself.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import cast
 
+from dht.config import DhtConfig
+from dht.node import DhtNode
+from dht.results import Result
+from dht.service import DhtService
+from dht.state import SavedState
 from swarm.endpoint import Endpoint
 from swarm.net.mux import DatagramCore, Mux, MuxStatistics, Priority
 from swarm.net.network import DatagramSocket, Stream
@@ -21,12 +27,24 @@ from utp.stream import UtpStream
 
 
 class UdpPort:
-    """``trackers`` announces over the socket; ``utp`` dials and accepts over it, None where µTP is switched off.
+    """``trackers`` announces over the socket; ``utp`` dials and accepts over it, None where µTP is switched off;
+    ``dht`` is the node of this family, which whoever has it starts, None where the DHT is switched off.
 
     ``rng`` makes connection and transaction ids, which strangers must not guess: a `random.SystemRandom`.
+    ``dht_saved`` is the table to start from; ``on_dht_fact`` is called with what the node learns of ourselves
+    (`AddressObserved`, `NodeIdChanged`).
     """
 
-    def __init__(self, socket: DatagramSocket, rng: random.Random, *, utp: UtpConfig | None) -> None:
+    def __init__(
+        self,
+        socket: DatagramSocket,
+        rng: random.Random,
+        *,
+        utp: UtpConfig | None,
+        dht: DhtConfig | None = None,
+        dht_saved: SavedState | None = None,
+        on_dht_fact: Callable[[Result], None] | None = None,
+    ) -> None:
         self._mux = Mux(socket)
         tracker_core = UdpTracker(rng)
         self.trackers = UdpTrackerService(tracker_core, self._mux.wake)
@@ -39,6 +57,11 @@ class UdpPort:
             core = cast(DatagramCore, endpoint)
             self._mux.add(core, priority=Priority.UTP, on_results=service.publish)
             self.utp = UtpPort(service)
+        self.dht: DhtService | None = None
+        if dht is not None:
+            node = DhtNode(dht, rng, ipv6=socket.local.is_ipv6, saved=dht_saved)
+            self.dht = DhtService(node, self._mux.wake, on_fact=on_dht_fact)
+            self._mux.add(cast(DatagramCore, node), priority=Priority.DHT, name="dht", on_results=self.dht.deliver)
 
     async def run(self) -> None:
         """Serve until cancelled."""

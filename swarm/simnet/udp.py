@@ -67,8 +67,8 @@ class SimDatagramSocket:
         """
         self._check_usable()
         buffers, segment_size, path, ttl, _, fragment = outgoing
-        remote = path.remote
-        source = self._source(path)
+        remote = Endpoint(*path.remote)  # the leaf packages give plain tuples
+        source = self._source(path, remote)
         payload = bytes(buffers[0]) if len(buffers) == 1 else b"".join(buffers)
         packet = Packet(source, remote, payload, max(segment_size, 1), DEFAULT_TTL if ttl is None else ttl, fragment)
         port = self.host.port_of(source.host)
@@ -133,8 +133,7 @@ class SimDatagramSocket:
             return False
         return self._wildcard or is_wildcard(local.host) or self._local.host == local.host
 
-    def _source(self, path: Path) -> Endpoint:
-        remote = path.remote
+    def _source(self, path: Path, remote: Endpoint) -> Endpoint:
         if (":" in remote.host) != self._is_ipv6:
             raise os_error(errno.EAFNOSUPPORT)
         if not 0 < remote.port <= 65535:
