@@ -19,8 +19,10 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -37,7 +39,7 @@ from dht.service import DhtService, open_node
 
 RESPONDERS = 64  # nodes that the measured one knows
 WINDOW = 128  # queries of the load that wait for an answer
-SECONDS = 4.0
+SECONDS, TURNS = 0.7, 8  # of load, for each node and kind of query
 UNLIMITED = {"datagrams_per_second_per_host": None, "answer_bytes_per_second": None}
 LIBTORRENT = {
     "enable_dht": True,
@@ -99,8 +101,8 @@ def served(kind: str, host: str, responders: list[socket.socket]) -> Iterator[tu
 
 
 def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Seconds on a processor of all threads; finer than the ticks of ``stat``."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def resident_mib(pid: int) -> float:
@@ -122,8 +124,16 @@ def answer_for(responders: dict[socket.socket, bytes], seconds: float) -> None:
                 sock.sendto(bencode.encode({b"r": returned, b"t": query[b"t"], b"y": b"r"}), sender)
 
 
-def load(port: int, host: str, method: bytes, rng: random.Random) -> tuple[int, float, int]:
-    """Queries answered, the seconds it took, and the bytes of the last answer."""
+@dataclass(frozen=True)
+class Turn:
+    """One stretch of load: answers per second, seconds of CPU for each, bytes of the last."""
+
+    rate: float
+    cpu: float
+    size: int
+
+
+def load(pid: int, port: int, host: str, method: bytes, rng: random.Random) -> Turn:
     own = rng.randbytes(20)
     arguments = find_node_arguments if method == b"find_node" else get_peers_arguments
     queries = [
@@ -135,9 +145,8 @@ def load(port: int, host: str, method: bytes, rng: random.Random) -> tuple[int, 
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         sock.connect((host, port))
         sock.settimeout(0.2)
-        sent = answered = size = 0
-        started = time.monotonic()
-        outstanding = 0
+        sent = answered = size = outstanding = 0
+        cpu, started = cpu_seconds(pid), time.monotonic()
         while time.monotonic() - started < SECONDS:
             for _ in range(WINDOW - outstanding):
                 sock.send(queries[sent % len(queries)])
@@ -150,35 +159,49 @@ def load(port: int, host: str, method: bytes, rng: random.Random) -> tuple[int, 
                     answered += 1
             except TimeoutError:
                 outstanding = 0  # lost in a full buffer
-        return answered, time.monotonic() - started, size
+        seconds = time.monotonic() - started
+        return Turn(answered / seconds, (cpu_seconds(pid) - cpu) / max(answered, 1), size)
 
 
 def queries() -> None:
-    print(f"{'node':12}{'query':12}{'answers/s':>12}{'us CPU each':>14}{'bytes':>8}{'RSS MiB':>10}")
-    figures: dict[tuple[str, bytes], tuple[float, float]] = {}
-    for kind, host in (("libtorrent", "127.0.7.1"), ("ours", "127.0.8.1")):
-        rng = random.Random(1)
-        responders = {}
-        for number in range(RESPONDERS):
-            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            sock.bind((f"127.1.{number}.1", 0))
-            responders[sock] = rng.randbytes(20)
-        with served(kind, host, list(responders)) as (process, port):
+    """Both nodes run all the time and are loaded in turn, so that a busy machine is busy for both."""
+    rng = random.Random(1)
+    with ExitStack() as stack:
+        nodes = {}
+        for kind, host in (("libtorrent", "127.0.7.1"), ("ours", "127.0.8.1")):
+            responders = {responder: rng.randbytes(20) for responder in stack.enter_context(responding_sockets())}
+            nodes[kind] = (host, *stack.enter_context(served(kind, host, list(responders))))
             answer_for(responders, 4.0)
+        turns: dict[tuple[str, bytes], list[Turn]] = defaultdict(list)
+        for _ in range(TURNS):
             for method in (b"find_node", b"get_peers"):
-                before = cpu_seconds(process.pid)
-                answered, seconds, size = load(port, host, method, rng)
-                each = (cpu_seconds(process.pid) - before) / max(answered, 1) * 1e6
-                figures[kind, method] = (answered / seconds, each)
-                memory = resident_mib(process.pid)
-                print(f"{kind:12}{method.decode():12}{answered / seconds:12.0f}{each:14.1f}{size:8}{memory:10.1f}")
-        for sock in responders:
-            sock.close()
+                for kind, (host, process, port) in nodes.items():
+                    turns[kind, method].append(load(process.pid, port, host, method, rng))
+        memory = {kind: resident_mib(process.pid) for kind, (_, process, _) in nodes.items()}
+    print(f"{'node':12}{'query':12}{'answers/s':>12}{'us CPU each':>14}{'bytes':>8}{'RSS MiB':>10}")
+    for (kind, method), taken in turns.items():
+        rate = statistics.median(turn.rate for turn in taken)
+        cpu = statistics.median(turn.cpu for turn in taken) * 1e6
+        print(f"{kind:12}{method.decode():12}{rate:12.0f}{cpu:14.1f}{taken[-1].size:8}{memory[kind]:10.1f}")
     for method in (b"find_node", b"get_peers"):
-        (theirs, their_cpu), (ours, our_cpu) = figures["libtorrent", method], figures["ours", method]
+        pairs = list(zip(turns["ours", method], turns["libtorrent", method], strict=True))
+        rates = [ours.rate / theirs.rate for ours, theirs in pairs]
+        cpu = statistics.median(ours.cpu / theirs.cpu for ours, theirs in pairs)
         print(
-            f"{method.decode()}: {ours / theirs:.2f} x the answers per second, {our_cpu / their_cpu:.2f} x the CPU each"
+            f"{method.decode()}: {statistics.median(rates):.2f} x the answers per second "
+            f"({min(rates):.2f} to {max(rates):.2f} in {TURNS} turns), {cpu:.2f} x the CPU each"
         )
+
+
+@contextmanager
+def responding_sockets() -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        sockets = []
+        for number in range(RESPONDERS):
+            sock = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            sock.bind((f"127.1.{number}.1", 0))
+            sockets.append(sock)
+        yield sockets
 
 
 # A network on loopback

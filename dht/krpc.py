@@ -149,7 +149,6 @@ def encode_response(
     transaction_id: bytes,
     node_id: bytes,
     requester: bytes,
-    *,
     nodes: bytes | None = None,
     nodes6: bytes | None = None,
     token: bytes | None = None,

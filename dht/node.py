@@ -119,7 +119,8 @@ class DhtNode:
             awaited = self._transactions.awaits(remote)
             if (awaited or self._admits(remote, now)) and len(datagram) <= MAX_RECEIVED:
                 self._receive(bytes(datagram), path, now, counted=not awaited)
-        self._step(now)
+        if self._ready:
+            self._step(now)
 
     def datagrams_to_send(self, now: float) -> list[Outgoing]:
         """One datagram each; a second call at once returns nothing."""

@@ -82,24 +82,35 @@ class Server:
             reserved = min(len(values), room // 2)
             nodes_size = min(room - reserved, 8 * NODE6_SIZE)
             values = values[: (room - nodes_size) // self._peer_item * self._peer_item]
-        return self._answer_nodes(query, node_id, requester, limit - len(values) - LIST_FRAME, token, values)
+        return self._answer_nodes(query, node_id, requester, limit, token, values)
 
     def _answer_nodes(
         self, query: Query, node_id: bytes, requester: bytes, limit: int, token: bytes | None, values: bytes
     ) -> bytes:
         """An answer with as many nodes of the families wanted as fit ``limit``, our own family's first."""
-        room = limit - FRAME - len(requester) - len(query.transaction_id) - (TOKEN_FRAME if token else 0)
         want = query.want or self._own_want
-        ours = theirs = None
-        if want & self._own_want:
-            ours = _fitting(self._closest(query.target), room, self._own_entry)
-            room -= LIST_FRAME + len(ours)
-        if want & ~self._own_want and self.other is not None:
-            theirs = _fitting(self.other(query.target), room, self._other_entry)
+        ours = self._closest(query.target) if want & self._own_want else None
+        theirs = self.other(query.target) if want & ~self._own_want and self.other is not None else None
+        answer = self._encode(query, node_id, requester, ours, theirs, token, values)
+        excess = len(answer) - limit
+        if excess > 0:
+            kept = _cut(theirs, excess, self._other_entry)
+            excess -= len(theirs or b"") - len(kept or b"")
+            answer = self._encode(query, node_id, requester, _cut(ours, excess, self._own_entry), kept, token, values)
+        return answer
+
+    def _encode(
+        self,
+        query: Query,
+        node_id: bytes,
+        requester: bytes,
+        ours: bytes | None,
+        theirs: bytes | None,
+        token: bytes | None,
+        values: bytes,
+    ) -> bytes:
         nodes, nodes6 = (theirs, ours) if self._ipv6 else (ours, theirs)
-        return krpc.encode_response(
-            query.transaction_id, node_id, requester, nodes=nodes, nodes6=nodes6, token=token, values=values
-        )
+        return krpc.encode_response(query.transaction_id, node_id, requester, nodes, nodes6, token, values)
 
     def _answer_announce(
         self, query: Query, node_id: bytes, remote: Address, requester: bytes, now: float
@@ -112,7 +123,8 @@ class Server:
         return krpc.encode_response(transaction_id, node_id, requester), True
 
 
-def _fitting(nodes: bytes, room: int, entry: int) -> bytes:
-    """As many whole entries of ``nodes`` as go into ``room`` bytes with their frame."""
-    room -= LIST_FRAME
-    return nodes if len(nodes) <= room else nodes[: max(0, room) // entry * entry]
+def _cut(nodes: bytes | None, excess: int, entry: int) -> bytes | None:
+    """``nodes`` without their last entries, so that ``excess`` bytes less are left, or none at all."""
+    if not nodes or excess <= 0:
+        return nodes
+    return nodes[: max(0, len(nodes) - excess) // entry * entry]

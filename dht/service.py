@@ -233,16 +233,16 @@ class _Loop:
 
     async def read(self) -> None:
         while True:
+            await self._socket.wait_readable()
             received = self._socket.receive_nowait()
-            if not received:
-                await self._socket.wait_readable()
-                continue
             now = trio.current_time()
             for data, segment_size, path in received:
-                runs = [data[start : start + segment_size] for start in range(0, len(data), segment_size or 1)]
-                self._node.receive_batch(runs, path, now)
+                if len(data) > segment_size:
+                    run = [data[start : start + segment_size] for start in range(0, len(data), segment_size)]
+                    self._node.receive_batch(run, path, now)
+                else:
+                    self._node.receive_batch((data,), path, now)
             self._pass(now)
-            await trio.lowlevel.checkpoint()
 
     async def keep_time(self) -> None:
         while True:

@@ -189,7 +189,8 @@ class RoutingTable:
             yield self._buckets[index].live()
 
     def _bucket_of(self, their_number: int) -> _Bucket:
-        return self._buckets[min(shared_bits(self._own, their_number), len(self._buckets) - 1)]
+        bits = ID_BITS - (self._own ^ their_number).bit_length()
+        return self._buckets[bits] if bits < len(self._buckets) else self._buckets[-1]
 
     def _insert(self, contact: Contact, now: float) -> None:
         if contact.number == self._own:
