@@ -154,6 +154,14 @@ class Connection:
             self._host.ready(self)
         return count
 
+    def end_packet(self) -> None:
+        """What is queued will share no packet with what comes later, if it is short and nothing is in flight.
+
+        Transmission 3.00 leaves unread what comes in one packet behind the BitTorrent handshake until the next comes.
+        """
+        if self.state is State.CONNECTED:
+            self._open_channel.sender.end_packet()
+
     def request_space(self) -> None:
         """Take no more until half the send buffer is free, and tell by a change when it is."""
         self._starved = True

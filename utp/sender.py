@@ -47,6 +47,7 @@ class Sender:
     """Feed it `on_ack`, ask it for `next_run` until None, wake it at ``deadline``."""
 
     __slots__ = (
+        "_boundary",
         "_config",
         "_duplicate_acks",
         "_force_one",
@@ -90,6 +91,7 @@ class Sender:
         self.fin_seq = -1  # of the FIN once it has been sent
         self.timeouts = 0  # consecutive ones without a sign of life
         self.retransmitted = 0  # packets, for statistics
+        self._boundary = 0  # so many bytes at the front of the buffer end a packet
         self._shut = False
         self._recover_seq = first_seq  # losses below it were answered by the last halving
         self._small_seq = -1  # the last packet sent that was not full, while in flight
@@ -131,6 +133,11 @@ class Sender:
 
     def append(self, data: Buffer, count: int) -> None:
         self.buffer.append(data, count)
+
+    def end_packet(self) -> None:
+        """Put nothing that comes later into one packet with what is queued, if it is short and nothing is in flight."""
+        if not self._boundary and not self.flight and self.buffer.size < self.mss:
+            self._boundary = self.buffer.size
 
     def shut(self) -> None:
         """No more data: a FIN follows what is queued."""
@@ -344,6 +351,8 @@ class Sender:
             self._idle_since = NEVER
         mss = self.mss
         room = self._room(mss)
+        if self._boundary:
+            return self._first_message(room, now)
         if self.mtu.wants_probe(now) and room >= mss and self.buffer.size >= 2 * mss:
             return self._mtu_probe(now)
         count = min(self.buffer.size, room, max_run_packets(mss) * mss)
@@ -357,6 +366,14 @@ class Sender:
             if not count:
                 return None
         return self._cut(count, mss, now)
+
+    def _first_message(self, room: int, now: float) -> Run | None:
+        """A packet that ends before its time; it keeps no other small one waiting."""
+        count = min(self._boundary, room)
+        if count <= 0:
+            return self._wait_for_room(now)
+        self._boundary -= count
+        return self._cut(count, count, now)
 
     def _room(self, mss: int) -> int:
         """Bytes that may leave now, by both windows and by the number of packets."""

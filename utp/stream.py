@@ -84,6 +84,7 @@ class UtpStream(trio.abc.HalfCloseableStream):
     async def send_all(self, data: Buffer) -> None:
         """Returns when all bytes are accepted.  After cancellation a part may have been sent.
 
+        A short message on an idle stream leaves in a packet of its own, whatever is sent right after it.
         ``bytes`` are sent without being copied; other buffers are copied before this returns.
         """
         await self.send_vectored((data,))
@@ -102,6 +103,7 @@ class UtpStream(trio.abc.HalfCloseableStream):
                 while rest:
                     await self._wait_writable()
                     rest = rest[connection.send(rest) :]
+            connection.end_packet()
             self._flush()
 
     async def wait_send_all_might_not_block(self) -> None:

@@ -149,3 +149,21 @@ async def test_closing_delivers_what_was_accepted(clock: trio.testing.MockClock)
         while data := await r.receive_some():
             got += len(data)
         assert got == 8 << 10
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_handshake_shares_no_packet_with_what_follows_it(clock: trio.testing.MockClock, seed: int) -> None:
+    """Whichever task trio runs first, the sender or the driver of the socket."""
+    wire = Wire(delay=0.01)
+    sizes: list[int] = []
+    async with services(wire) as (a, b):
+        s, r = await pair(a, b)
+        deliver = wire._sockets[B].deliver
+        wire._sockets[B].deliver = lambda datagram, *rest: (sizes.append(len(datagram)), deliver(datagram, *rest))  # type: ignore[assignment]
+        await s.send_all(bytes(68))
+        await s.send_vectored([bytes(5), bytes(20)])
+        await s.send_all(bytes(9))
+        got = 0
+        while got < 102:
+            got += len(await r.receive_some())
+    assert sizes[0] == 20 + 68

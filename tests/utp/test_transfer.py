@@ -153,3 +153,39 @@ def test_what_is_sent_as_bytes_is_not_copied_and_what_may_change_is() -> None:
     changing[:] = bytes(len(changing))
     (run,) = solo.outgoing()
     assert bytes(run.buffers[1]) == data
+
+
+def test_a_short_first_message_shares_no_packet_with_what_follows_it() -> None:
+    """Transmission 3.00 would leave a bitfield behind our handshake unread."""
+    solo = Solo(100, 1000)
+    connection = solo.connected()
+    for message in (bytes(68), bytes(30), bytes(9)):
+        connection.send(message)
+        connection.end_packet()
+    assert solo.sent() == ["DATA 101 1001/4999 +68", "DATA 101 1002/4999 +39"]
+    connection.send(bytes(10))
+    connection.end_packet()
+    assert solo.sent() == []  # one small packet at a time
+    solo.feed(packet("STATE", 100, 5000, 1002))
+    assert solo.sent() == ["DATA 101 1003/4999 +10"]
+
+
+def test_a_first_message_that_finds_a_small_window_waits_for_room() -> None:
+    solo = Solo(100, 1000)
+    connection = solo.connected()
+    solo.feed(packet("STATE", 100, 5000, 1000, wnd_size=50))
+    connection.send(bytes(68))
+    connection.end_packet()
+    connection.send(bytes(30))
+    assert solo.sent() == ["DATA 101 1001/4999 +50"]
+    solo.feed(packet("STATE", 100, 5000, 1001))
+    assert solo.sent() == ["DATA 101 1002/4999 +18", "DATA 101 1003/4999 +30"]
+
+
+def test_what_is_longer_than_a_packet_is_not_cut_at_its_end() -> None:
+    solo = Solo(100, 1000, config=UtpConfig(mtu_probing=False, slowdowns=False, initial_window=20))
+    connection = solo.connected()
+    for _ in range(3):
+        connection.send(bytes(2000))
+        connection.end_packet()
+    assert [text.split("+")[1] for text in solo.sent()] == ["1452"] * 4 + ["192"]
