@@ -15,7 +15,7 @@ from swarm.errors import RemoteError
 from swarm.events import EncryptionName, PathName
 from swarm.net.network import Network, Stream
 from swarm.net.udp_port import UtpPort
-from utp.errors import ConnectionLost
+from utp.errors import ConnectionLost, LocalProtocolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,15 @@ async def dial_tcp(network: Network, remote: Endpoint, *, from_port: int | None)
 async def dial_utp(port: UtpPort, remote: Endpoint) -> Link:
     """Connect over µTP, from the one UDP port of that address family.  The caller must send at once (libutp).
 
-    Raises RemoteError: "timed-out", "refused", "reset".  Cancellation gives the attempt up silently.
+    Raises RemoteError: "timed-out", "refused", "reset"; "too-many-connections" when the port has no room for one more,
+    which is strangers' doing: what they leave unacknowledged lingers.  Cancellation gives the attempt up silently.
     """
     try:
         return Link(await port.dial(remote), "utp")
     except ConnectionLost as error:
         raise RemoteError(error.reason) from error
+    except LocalProtocolError as error:
+        raise RemoteError("too-many-connections") from error
 
 
 def reason_of(error: OSError) -> str:

@@ -108,14 +108,15 @@ class Dialer:
 
     async def _reach(self, torrent: WantsPeers, peer: KnownPeer, means: Means) -> None:
         started = trio.current_time()
+        judged = False
         try:
             reached = await self._shaken_link(torrent, peer, means)
-        except trio.Cancelled:
-            torrent.dial_abandoned(peer)
-            raise
-        finally:
+            judged = True
+        finally:  # and no `except trio.Cancelled`: the nursery of `climb` wraps it in a group
             self.half_open -= 1
             self._woken.set()
+            if not judged:
+                torrent.dial_abandoned(peer)
         if reached is not None:
             link, theirs = reached
             await torrent.run_connection(link, theirs, peer, trio.current_time() - started)

@@ -1,0 +1,83 @@
+"""The dialer's accounts: what becomes of attempts that end without a verdict."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from swarm.config import Config
+from swarm.connect.dial import Link, dial_utp
+from swarm.connect.dialer import Dialer, Means
+from swarm.connect.encrypted import Encryption
+from swarm.connect.ladder import Failure
+from swarm.endpoint import Endpoint
+from swarm.errors import RemoteError
+from swarm.net.udp_port import UtpPort
+from swarm.peerlist import KnownPeer
+from swarm.torrent.disk import run_inline
+from swarm.wire.handshake import Handshake
+from utp.config import UtpConfig
+from utp.endpoint import UtpEndpoint
+from utp.service import UtpService
+
+PEER = Endpoint("192.0.2.1", 6881)
+
+
+class Unanswered:
+    """A network on which every attempt to connect hangs."""
+
+    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> object:
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+class OnePeer:
+    """A torrent with one peer to dial, and what it was told of it."""
+
+    def __init__(self) -> None:
+        self.waiting = [KnownPeer(PEER, 0.0)]
+        self.told: list[str] = []
+
+    def next_to_dial(self) -> KnownPeer | None:
+        return self.waiting.pop() if self.waiting else None
+
+    def our_handshake(self) -> Handshake:
+        return Handshake(b"i" * 20, b"p" * 20)
+
+    def dial_abandoned(self, peer: KnownPeer) -> None:
+        self.told.append("abandoned")
+
+    def dial_failed(self, peer: KnownPeer, failures: Sequence[Failure]) -> None:
+        self.told.append("failed")
+
+    def rung_failed(self, peer: KnownPeer, failure: Failure) -> None:
+        self.told.append(failure.reason)
+
+    async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:
+        raise AssertionError("nobody answers")
+
+
+@pytest.mark.parametrize("seconds,told", [(5, ["abandoned"]), (15, ["timed-out", "failed"])])
+async def test_an_attempt_that_is_broken_off_while_it_climbs_is_given_back(
+    autojump_clock: MockClock, seconds: float, told: list[str]
+) -> None:
+    """Otherwise the peer counts as being dialled for ever, and a node whose bind comes back never dials it again."""
+    torrent = OnePeer()
+    encryption = Encryption("prefer", {}.get, random.Random(1), run_inline)
+    dialer = Dialer(Unanswered(), Config(dial_timeout=10.0), lambda: [torrent], encryption)  # type: ignore[arg-type]
+    with trio.move_on_after(seconds):
+        await dialer.run(Means(None, {}), lambda: 1)
+    assert torrent.told == told
+    assert dialer.half_open == 0
+
+
+async def test_a_utp_port_that_strangers_have_filled_is_a_reason_and_no_crash() -> None:
+    endpoint = UtpEndpoint(UtpConfig(max_connections=0), random.Random(1))
+    port = UtpPort(UtpService(endpoint, lambda: None))
+    with pytest.raises(RemoteError) as caught:
+        await dial_utp(port, PEER)
+    assert caught.value.reason == "too-many-connections"
