@@ -1,13 +1,14 @@
 """Inbound streams: from "somebody connected" to "a torrent runs it".
 
-Bounded in streams that have not shaken hands yet.  When there are too many, the oldest of the address that has the most
-makes room, so that a flood from one address keeps nobody else out.
+Bounded in streams that have not shaken hands yet.  When there are too many, the oldest of the party that has the most
+makes room, so that a flood from one IPv4 address or IPv6 /64 keeps nobody else out.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from ipaddress import IPv6Address
 from typing import Protocol
 
 import trio
@@ -16,6 +17,7 @@ from swarm.config import Config
 from swarm.connect.dial import Link
 from swarm.connect.encrypted import Encryption
 from swarm.connect.shake import shake_as_acceptor
+from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import ConnectionRefused, Emit, PathName
 from swarm.net.network import Stream
@@ -51,7 +53,7 @@ class Acceptor:
         self._encryption = encryption
         self._emit = emit
         self._room = room
-        self._strangers: dict[trio.CancelScope, str] = {}  # the oldest first; from which address
+        self._strangers: dict[trio.CancelScope, str] = {}  # the oldest first; of which party
 
     async def serve(self, accept: Callable[[], Awaitable[Stream]], path: PathName) -> None:
         """Take streams from ``accept`` until cancelled."""
@@ -61,12 +63,12 @@ class Acceptor:
                 if len(self._strangers) >= MAX_STRANGERS:
                     self._evict()
                 stranger = trio.CancelScope()
-                self._strangers[stranger] = link.remote.host
+                self._strangers[stranger] = _party_of(link.remote)
                 nursery.start_soon(self._welcome, link, stranger)
 
     def _evict(self) -> None:
         crowded, _ = Counter(self._strangers.values()).most_common(1)[0]
-        oldest = next(stranger for stranger, host in self._strangers.items() if host == crowded)
+        oldest = next(stranger for stranger, party in self._strangers.items() if party == crowded)
         del self._strangers[oldest]
         oldest.cancel()
 
@@ -111,3 +113,8 @@ class Acceptor:
     def _refuse(self, link: Link, reason: str) -> None:
         link.stream.abort()
         self._emit(ConnectionRefused(link.remote, link.path, "in", reason))
+
+
+def _party_of(remote: Endpoint) -> str:
+    """Whose streams count together: those of an IPv4 address or an IPv6 /64, in which anybody has 2^64 addresses."""
+    return str(IPv6Address(int(remote.address) >> 64 << 64)) if remote.is_ipv6 else remote.host
