@@ -32,7 +32,7 @@ RC4 = 0x02
 
 KEY_LENGTH = 96  # bytes of a public key and of S
 MAX_PAD = 512  # bytes
-MAX_INITIAL_PAYLOAD = 16 << 10  # bytes of IA accepted; everybody sends the 68 of the handshake
+MAX_INITIAL_PAYLOAD = 2 << 10  # bytes of IA accepted; everybody sends the 68 of the handshake, 16 KiB cost us 2 ms
 
 _P = int(
     "FFFFFFFFFFFFFFFFC90FDAA22168C234C4C6628B80DC1CD129024E088A67CC74"

@@ -14,7 +14,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from swarm.connect.dial import Link
-from swarm.connect.encrypted import SLICE, EncryptedStream, Encryption
+from swarm.connect.encrypted import ANSWERS_AT_ONCE, ANSWERS_PER_SECOND, SLICE, EncryptedStream, Encryption
 from swarm.connect.shake import shake_as_acceptor, shake_as_initiator
 from swarm.endpoint import Endpoint
 from swarm.events import ConnectionRefused, DialFailed, EncryptionName, PeerConnected, PieceFailed
@@ -322,6 +322,60 @@ async def test_padding_without_end_is_refused(autojump_clock: MockClock, tmp_pat
     async with stranger(make_sample(tmp_path, 1000)) as (seed, stream):
         await stream.send_all(b"Y" * KEY_LENGTH + bytes(MAX_PAD + 20))
         await seed.wait_for(ConnectionRefused, reason="bad-encryption")
+
+
+class PublicKey:
+    """A stream that brings a public key, or less, and nothing after it; notes when it was answered."""
+
+    def __init__(self, length: int = KEY_LENGTH) -> None:
+        self.remote = Endpoint("192.0.2.1", PORT)
+        self.answered: float | None = None
+        self._key = flights(INFO_HASH)[1][:length]
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if not self._key:
+            await trio.sleep_forever()
+        key, self._key = self._key, b""
+        return key
+
+    async def send_all(self, data: Buffer) -> None:
+        await trio.lowlevel.checkpoint()
+        self.answered = trio.current_time()
+
+
+async def answered(*strangers: tuple[PublicKey, float]) -> list[float]:
+    """When strangers who come a tenth of a millisecond apart, and hang up after so many seconds, were answered."""
+    ours = encryption("prefer")
+
+    async def respond(stream: PublicKey, patience: float) -> None:
+        with trio.move_on_after(patience):
+            await ours.respond(Link(stream, "tcp"), b"")  # type: ignore[arg-type]
+
+    await trio.sleep(1)  # a quiet time
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for stream, patience in strangers:
+            nursery.start_soon(respond, stream, patience)
+            await trio.sleep(0.0001)
+    return [stream.answered - started for stream, _ in strangers if stream.answered is not None]
+
+
+async def test_a_flood_of_public_keys_is_answered_at_a_bounded_rate(autojump_clock: MockClock) -> None:
+    times = await answered(*[(PublicKey(), 5) for _ in range(200)])
+    assert len(times) == 200
+    assert times[ANSWERS_AT_ONCE - 1] < 0.01
+    assert times[-1] == pytest.approx((200 - ANSWERS_AT_ONCE) / ANSWERS_PER_SECOND, abs=0.02)
+
+
+async def test_strangers_that_are_evicted_or_stop_short_cost_those_behind_them_no_turn(
+    autojump_clock: MockClock,
+) -> None:
+    short = [(PublicKey(KEY_LENGTH - 1), 0.1) for _ in range(200)]
+    flood = [(PublicKey(), 0.1) for _ in range(ANSWERS_AT_ONCE + 200)]
+    times = await answered(*short, *flood, (PublicKey(), 5))
+    assert ANSWERS_AT_ONCE < len(times) < ANSWERS_AT_ONCE + 30
+    assert times[-1] == pytest.approx(0.0001 * (len(short) + len(flood)) + 0.1, abs=0.01)
 
 
 async def test_a_torrent_that_is_not_served_any_more_is_refused(autojump_clock: MockClock, tmp_path: Path) -> None:
