@@ -1,8 +1,9 @@
 """When each torrent is announced through one socket of Local Service Discovery.  Reads no clock: ``now`` is in seconds.
 
-The BEP asks for at most one announcement a minute.  Here that holds for each torrent; all of them together send one
-datagram a second, as libtorrent does.  aria2 and Transmission 3 read only the first info-hash, and nothing of a
-datagram beyond 200 bytes, so each torrent leaves alone until too many wait (`PACKED_BEYOND`).
+The BEP asks for at most one announcement a minute.  Here that holds for each torrent, save for answers to newcomers;
+all of them together send one datagram a second, as libtorrent does.  aria2 and Transmission 3 read only the first
+info-hash, and nothing of a datagram beyond 200 bytes, so each torrent leaves alone until too many wait
+(`PACKED_BEYOND`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ANNOUNCE_INTERVAL = (270.0, 300.0)
 """Seconds between two announcements of a torrent through one socket; drawn, so that neighbours do not fall in step."""
 
 MIN_INTERVAL = 60.0
-"""Seconds at least between two of them.  The second follows the first so soon: multicast over Wi-Fi is lost often."""
+"""Seconds from the first to the second, so soon because multicast over Wi-Fi is lost often."""
 
 FIRST_WITHIN = 0.2
 """Seconds in which the first announcement is sent."""
@@ -33,6 +34,10 @@ BURST = 5
 
 PACKED_BEYOND = 10
 """Torrents that wait for their turn beyond which they leave together, up to MAX_INFO_HASHES in a datagram."""
+
+ANSWER_INTERVAL = 10.0
+"""Seconds at least from an announcement to one that answers.  With a minute here, of two machines switched on together
+the later one would wait for as long to hear of the other; libtorrent sends every announcement three times in six."""
 
 RETRY_AFTER = 10.0
 """Seconds until a send that failed is repeated, and until the port is asked for again when there is none."""
@@ -61,8 +66,8 @@ class Schedule:
         self._last.pop(info_hash, None)
 
     def answer(self, info_hash: bytes, now: float) -> None:
-        """Announced within ANSWER_WITHIN, or as soon as a minute has passed since the last time."""
-        earliest = self._last.get(info_hash, -math.inf) + MIN_INTERVAL
+        """Announced within ANSWER_WITHIN, or as soon as ANSWER_INTERVAL has passed since the last time."""
+        earliest = self._last.get(info_hash, -math.inf) + ANSWER_INTERVAL
         due = max(earliest, now + self._rng.uniform(0, ANSWER_WITHIN))
         if due < self._due[info_hash]:
             self._set(info_hash, due)

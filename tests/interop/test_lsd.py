@@ -112,6 +112,7 @@ def neighbourhood(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbou
     info_hash = parse_torrent_untrusted(torrent.read_bytes()).info_hash
     with Lab() as lab:
         ours = start(lab.public("listening"), 1111, info_hash)
+        ours.announce()
         ours.wait_until(lambda node: node.announcements_out == 2)
         clients = {name: lab.public(name) for name in STARTS}
         for name, start_client in STARTS.items():
@@ -121,7 +122,7 @@ def neighbourhood(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Neighbou
         with announcing.bind(socket.SOCK_STREAM, 2222) as listener:
             listener.listen()
             listener.settimeout(LIMIT)
-            start(announcing, 2222, info_hash)
+            start(announcing, 2222, info_hash).announce()
             yield Neighbourhood(clients, ours, Dialled(listener))
 
 
