@@ -31,7 +31,7 @@ from swarm.net.udp_port import UdpPort
 from swarm.simnet.host import Host
 from swarm.simnet.internet import Internet, open_internet
 from swarm.torrent.disk import run_inline
-from tests.dht.test_libtorrent import Sessions, searched, sessions
+from tests.dht.test_libtorrent import Sessions, sessions
 from tests.interop.clients import free_port
 
 __all__ = ["sessions"]  # a fixture
@@ -89,7 +89,7 @@ class World:
                 service.start()
                 service.bootstrap([(self.address(0, family), PORT)])
         self.internet.name("router.example", self.hosts[0].ipv4, self.hosts[0].ipv6)
-        await trio.sleep(60)
+        await trio.sleep(20)
 
     def address(self, number: int, family: Family) -> str:
         return self.hosts[number].ipv6 if family == 6 else self.hosts[number].ipv4
@@ -189,7 +189,7 @@ class Client:
 
 
 async def test_from_an_empty_table_peers_of_both_families_are_found_within_seconds(autojump_clock: MockClock) -> None:
-    async with world(20) as w:
+    async with world(12) as w:
         peers = await w.announce(5)
         client = Client(w)
         torrent = client.add()
@@ -213,7 +213,7 @@ async def test_from_an_empty_table_peers_of_both_families_are_found_within_secon
 
 
 async def test_an_announce_tells_the_implied_port_or_none_at_all(autojump_clock: MockClock) -> None:
-    async with world(10, [4]) as w:
+    async with world(9, [4]) as w:
         client = Client(w)
         async with client.online(4):
             client.implied = True
@@ -233,7 +233,7 @@ async def test_an_announce_tells_the_implied_port_or_none_at_all(autojump_clock:
 async def test_a_search_too_early_is_repeated_after_5_and_30_seconds_and_then_every_15_minutes(
     autojump_clock: MockClock,
 ) -> None:
-    async with world(20, [4]) as w:
+    async with world(12, [4]) as w:
         client = Client(w)
         began = trio.current_time()
         begins: list[float] = []
@@ -280,7 +280,7 @@ def test_the_times_of_searches() -> None:
 
 
 async def test_want_more_searches_once_a_minute(autojump_clock: MockClock) -> None:
-    async with world(10, [4]) as w:
+    async with world(9, [4]) as w:
         client = Client(w)
         torrent = client.add()
         async with client.online(4):
@@ -293,12 +293,27 @@ async def test_want_more_searches_once_a_minute(autojump_clock: MockClock) -> No
             assert 5 <= client.lookups - lookups <= 10
 
 
+async def test_after_a_change_of_the_network_it_announces_again_soon(autojump_clock: MockClock) -> None:
+    async with world(12, [4]) as w:
+        client = Client(w)
+        torrent = client.add()
+        async with client.online(4):
+            await trio.sleep(30)
+            waits = [torrent.statistics().next_search]
+            client.source.network_changed()
+            waits.append(torrent.statistics().next_search)
+            assert waits[0] is not None
+            assert waits[1] is not None
+            assert waits[0] > 600
+            assert waits[1] < 60
+
+
 async def test_a_thousand_torrents_are_queued_and_spread(autojump_clock: MockClock) -> None:
     async with world(9, [4]) as w:
         client = Client(w)
         rng = random.Random(3)
         hashes = [rng.randbytes(20) for _ in range(1000)]
-        torrents = [client.add(info_hash, nodes=[(w.hosts[1].ipv4, PORT)]) for info_hash in hashes]
+        torrents = [client.add(info_hash, announce=False, nodes=[(w.hosts[1].ipv4, PORT)]) for info_hash in hashes]
         most = 0
         async with client.online(4):
             await trio.sleep(1)
@@ -326,7 +341,7 @@ async def test_a_thousand_torrents_are_queued_and_spread(autojump_clock: MockClo
 
 
 async def test_a_stopped_torrent_is_not_searched_for_and_finds_nothing_more(autojump_clock: MockClock) -> None:
-    async with world(10, [4]) as w:
+    async with world(9, [4]) as w:
         await w.announce(3)
         client = Client(w)
         torrent = client.add()
@@ -339,12 +354,13 @@ async def test_a_stopped_torrent_is_not_searched_for_and_finds_nothing_more(auto
             assert not client.found
             assert client.services[4].statistics().searches_waiting == 0
             other = client.add()
-            await client.wait_found([Endpoint(w.address(3, 4), 7000)] if w.stored() else [])
-            assert other.statistics().state in ("searching", "waiting")
+            with trio.fail_after(3):
+                await client.wait_found([Endpoint(w.address(3, 4), 7000)])
+            assert other.statistics().peers == 1
 
 
 async def test_a_saved_table_is_a_way_in_without_routers(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with world(20) as w:
+    async with world(12) as w:
         first = Client(w, directory=tmp_path / "state")
         await first.source.load()
         async with first.online():
@@ -358,7 +374,7 @@ async def test_a_saved_table_is_a_way_in_without_routers(autojump_clock: MockClo
         assert not first.warnings
         for family in WILDCARDS:
             content = state_path(tmp_path / "state", family).read_bytes()
-            assert len(decode_state_untrusted(content, ipv6=family == 6).nodes) >= 15
+            assert len(decode_state_untrusted(content, ipv6=family == 6).nodes) >= 10
         assert len(list((tmp_path / "state").iterdir())) == 2, "no temporary files are left"
 
         w.internet.name("router.example")
@@ -377,7 +393,7 @@ async def test_a_saved_table_is_a_way_in_without_routers(autojump_clock: MockClo
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"d2:id3:abce", b"d" * MAX_FILE_SIZE * 2])
 async def test_a_damaged_file_is_one_warning(autojump_clock: MockClock, tmp_path: Path, content: bytes) -> None:
-    async with world(10) as w:
+    async with world(9) as w:
         state_path(tmp_path, 4).write_bytes(content)
         client = Client(w, directory=tmp_path)
         await client.source.load()
@@ -404,7 +420,7 @@ async def test_a_directory_that_cannot_be_used_is_one_warning(autojump_clock: Mo
 
 
 async def test_an_outage_does_not_cost_the_saved_table(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with world(20, [4]) as w:
+    async with world(12, [4]) as w:
         client = Client(w, directory=tmp_path)
         async with client.online(4):
             await trio.sleep(120)
@@ -419,13 +435,13 @@ async def test_an_outage_does_not_cost_the_saved_table(autojump_clock: MockClock
 
 
 async def test_offline_and_online_again_it_searches_and_counts_on(autojump_clock: MockClock) -> None:
-    async with world(20, [4]) as w:
+    async with world(12, [4]) as w:
         client = Client(w)
         torrent = client.add()
         async with client.online(4):
             await trio.sleep(60)
             [before, none] = client.source.statistics().values()
-            assert (before.nodes >= 15, before.lookups >= 2, before.queries_out >= 20) == (True, True, True)
+            assert (before.nodes >= 10, before.lookups >= 2, before.queries_out >= 20) == (True, True, True)
             assert none.queries_out == 0
             node_id = client.services[4].node.node_id
         offline = client.source.statistics()[4]
@@ -451,7 +467,7 @@ async def test_after_a_long_outage_it_finds_the_way_back(autojump_clock: MockClo
         async with client.online(4):
             await trio.sleep(60)
             client.host.connect(False)
-            await trio.sleep(3600)
+            await trio.sleep(1800)
             assert client.source.statistics()[4].nodes == 0
             assert torrent.statistics().why() == "the DHT knows no node yet (no answer from 1 router)"
             peers = await w.announce(4)
@@ -464,7 +480,7 @@ async def test_after_a_long_outage_it_finds_the_way_back(autojump_clock: MockClo
 
 
 async def test_a_name_that_does_not_resolve_is_one_warning_and_tried_again(autojump_clock: MockClock) -> None:
-    async with world(20, [4]) as w:
+    async with world(12, [4]) as w:
         peers = await w.announce(4)
         w.internet.name("router.example")
         client = Client(w)
@@ -503,7 +519,7 @@ async def test_routers_that_do_not_answer_are_said(autojump_clock: MockClock) ->
 async def test_the_public_routers_are_asked_only_without_a_useful_table(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
-    async with world(20) as w:
+    async with world(12) as w:
         first = Client(w, directory=tmp_path)
         async with first.online():
             await trio.sleep(60)
@@ -518,7 +534,7 @@ async def test_the_public_routers_are_asked_only_without_a_useful_table(
 
         second.host.resolve = watched  # type: ignore[method-assign]
         async with second.online():
-            await trio.sleep(600)
+            await trio.sleep(100)
             assert asked == []
         third = Client(w, bootstrap=[], default_routers=True)
         torrent = third.add()
@@ -530,7 +546,7 @@ async def test_the_public_routers_are_asked_only_without_a_useful_table(
 
 
 async def test_the_nodes_of_a_torrent_and_of_port_messages_are_a_way_in(autojump_clock: MockClock) -> None:
-    async with world(20, [4]) as w:
+    async with world(12, [4]) as w:
         peers = await w.announce(4)
         w.internet.name("node.example", w.hosts[7].ipv4)
         client = Client(w, bootstrap=[])
@@ -599,9 +615,11 @@ async def test_peers_of_libtorrent_are_found_and_it_finds_us(sessions: Callable[
         nursery.start_soon(udp_port.run)
         nursery.start_soon(source.run, {4: udp_port.dht})
         with trio.fail_after(20):
-            theirs[5].dht_announce(theirs.hash(info_hash), 7000, 0)
-            while not await searched(udp_port.dht, info_hash, peer):  # they take their time to get acquainted
+            known: list[tuple[str, int]] = []
+            while peer not in known:  # they take their time to get acquainted
                 theirs[5].dht_announce(theirs.hash(info_hash), 7000, 0)
+                await trio.sleep(0.2)
+                known = [each async for peers in udp_port.dht.get_peers(info_hash) for each in peers]
             torrent = source.add(info_hash, lambda endpoints, source: found.extend(endpoints))
             while peer not in found or not torrent.statistics().announced:
                 await trio.sleep(0.05)
