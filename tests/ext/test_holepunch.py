@@ -44,11 +44,9 @@ from swarm.wire.extended import ExtendedHandshake
 from tests.fuzzing import fuzz_count, fuzz_seed, mutations, random_bytes_cases
 
 V4, V6 = Endpoint("20.1.2.3", 6881), Endpoint("2a0e::1", 6881)
-MESSAGES: list[HolepunchMessage] = [
-    message
-    for endpoint in (V4, V6)
-    for message in (Rendezvous(endpoint), Connect(endpoint), *(PunchError(endpoint, code) for code in ErrorCode))
-]
+MESSAGES: list[HolepunchMessage] = []
+for endpoint in (V4, V6):
+    MESSAGES += [Rendezvous(endpoint), Connect(endpoint), *(PunchError(endpoint, code) for code in ErrorCode)]
 
 # ---- messages
 
@@ -169,6 +167,10 @@ class Side:
 
     def rendezvous_failed(self, introducer: str, target: Endpoint, code: ErrorCode | None, now: float) -> None:
         self.told.append(("failed", introducer, target, code, now))
+
+
+def to_nobody(payload: bytes) -> None:
+    """A `Say` that is not listened to."""
 
 
 class Connection:
@@ -308,7 +310,7 @@ def test_support_is_what_the_last_handshake_that_names_it_says() -> None:
     assert extension.supported
     extension.handshake_received(ExtendedHandshake(m={"ut_holepunch": 0}), 2.0)
     assert not extension.supported
-    assert not Holepunch([].append, Side(), "key").supported
+    assert not Holepunch(to_nobody, Side(), "key").supported
 
 
 def test_nothing_is_remembered_after_the_end(connection: Connection) -> None:
@@ -558,7 +560,7 @@ def test_the_extensions_of_three_nodes_and_the_relay_bring_two_together() -> Non
 
     ends = {"initiator": Connection(), "target": Connection()}
     ends["initiator"].extension.ask(Endpoint(TARGET.host, 6881))
-    relays_end = Holepunch([].append, RelaySide(), "initiator")
+    relays_end = Holepunch(to_nobody, RelaySide(), "initiator")
     for payload in ends["initiator"].said:
         relays_end.receive_untrusted(payload, 1.0)
     for name, end in ends.items():
