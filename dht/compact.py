@@ -26,6 +26,8 @@ NODE_ID_SIZE = 20
 
 _PEERS = struct.Struct(">BBBBH")
 _PEERS6 = struct.Struct(">8HH")
+_NODES = struct.Struct(">20sBBBBH")
+_NODES6 = struct.Struct(">20s8HH")
 _WORDS = ":{:x}" * 8 + ":"
 _DECIMAL = [str(byte) for byte in range(256)]
 _ZERO_RUNS = [":0" * count + ":" for count in range(8, 1, -1)]  # RFC 5952: the longest, the leftmost, never only one
@@ -78,10 +80,13 @@ def decode_nodes_untrusted(data: bytes | bytearray | memoryview, *, ipv6: bool =
     """The nodes of ``data``, 26 bytes each or 38 with ``ipv6``; CompactError if the last one is not whole."""
     size = NODE_ID_SIZE + (PEER6_SIZE if ipv6 else PEER_SIZE)
     _check_whole(data, size)
-    data = bytes(data)
-    ids = [data[start : start + NODE_ID_SIZE] for start in range(0, len(data), size)]
-    addresses = b"".join([data[start + NODE_ID_SIZE : start + size] for start in range(0, len(data), size)])
-    return list(zip(ids, decode_peers_untrusted(addresses, ipv6=ipv6), strict=True))
+    if ipv6:
+        return [(fields[0], (_ipv6_text(*fields[1:9]), fields[9])) for fields in _NODES6.iter_unpack(data)]
+    text = _DECIMAL
+    return [
+        (node_id, (f"{text[a]}.{text[b]}.{text[c]}.{text[d]}", port))
+        for node_id, a, b, c, d, port in _NODES.iter_unpack(data)
+    ]
 
 
 @lru_cache(maxsize=4096)

@@ -103,6 +103,7 @@ class Lookup:
         self._per_network: dict[Hashable, int] = {}
         self._unfit = self._unfit_asked = 0
         self._in_flight = self._unfit_in_flight = 0
+        self._doubted = False  # somebody named nodes in vain, so that `Candidate.believed` has to be asked
 
     @property
     def done(self) -> bool:
@@ -221,7 +222,8 @@ class Lookup:
         fit = unfit = 0
         networks: set[tuple[Hashable, bool]] = set()
         for candidate in self._order:
-            if candidate.state is State.SILENT or candidate.state is State.REFUSED or not candidate.believed:
+            state = candidate.state
+            if state is State.SILENT or state is State.REFUSED or (self._doubted and not candidate.believed):
                 continue
             key = (candidate.network, candidate.fit)
             if key in networks:
@@ -288,3 +290,4 @@ class Lookup:
         if candidate.tries == 1:
             for source in candidate.sources:
                 source.false_names += 1
+                self._doubted = True

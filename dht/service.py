@@ -227,6 +227,7 @@ class _Loop:
         self._socket = socket
         self._node = node
         self._woken = trio.Event()
+        self._timer = trio.CancelScope()
 
     def wake(self) -> None:
         self._woken.set()
@@ -246,9 +247,9 @@ class _Loop:
 
     async def keep_time(self) -> None:
         while True:
-            deadline = self._node.next_deadline()
-            with trio.CancelScope(deadline=float("inf") if deadline is None else deadline):
+            with trio.CancelScope(deadline=self._timer.deadline) as self._timer:
                 await self._woken.wait()
+            self._timer = trio.CancelScope()
             self._woken = trio.Event()
             self._pass(trio.current_time())
 
@@ -261,8 +262,8 @@ class _Loop:
         results = self._node.take_results()
         if results:
             self.service.deliver(results)
-        if self._node.next_deadline() != deadline:
-            self._woken.set()
+        deadline = self._node.next_deadline()
+        self._timer.deadline = float("inf") if deadline is None else deadline  # no task has to wake up for that
 
     def _send(self, outgoing: Outgoing) -> None:
         try:
