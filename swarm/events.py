@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from swarm.connect.report import Behaviour
 from swarm.endpoint import Endpoint
 
 Direction = Literal["in", "out"]
@@ -17,6 +18,8 @@ PathName = Literal["tcp", "utp", "tcp-punched", "utp-punched", "predicted", "bir
 EncryptionName = Literal["plaintext", "obfuscated", "rc4"]
 """What carries the payload; "obfuscated" is plaintext behind a handshake of message stream encryption."""
 SourceName = Literal["tracker", "dht", "pex", "lsd", "incoming", "manual", "resume"]
+PunchRole = Literal["initiator", "target"]
+"""Who asked the introducer for the rendezvous (BEP 55), and whom the initiator wants to meet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,70 @@ class ConnectionClosed(Event):
     bytes_down: int
     bytes_up: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PunchAsked(Event):
+    """A hole punch began.  As initiator: we sent ``rendezvous`` to ``introducer``; as target: its ``connect`` came.
+
+    Emitted by whoever punches, once for each introducer asked; then comes PunchConnected or PunchFailed, or neither,
+    if the punch was cancelled because the peer was reached by another way.
+    """
+
+    info_hash: bytes
+    endpoint: Endpoint
+    role: PunchRole
+    introducer: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class PunchConnected(Event):
+    """A punch met the peer.  ``ours`` and ``theirs`` are how the two NATs map, as far as known.
+
+    Emitted by whoever punches, beside the PeerConnected that follows the handshake.
+    """
+
+    info_hash: bytes
+    endpoint: Endpoint
+    role: PunchRole
+    path: PathName
+    seconds: float
+    ours: Behaviour = "unknown"
+    theirs: Behaviour = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class PunchFailed(Event):
+    """A punch did not meet the peer; ``reason`` is a slug, also for the introducer's errors (BEP 55 ``err_code``).
+
+    Emitted by whoever punches, beside the rung's DialFailed.
+    """
+
+    info_hash: bytes
+    endpoint: Endpoint
+    role: PunchRole
+    reason: str
+    seconds: float
+    ours: Behaviour = "unknown"
+    theirs: Behaviour = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class RendezvousRelayed(Event):
+    """As introducer we sent ``connect`` to both.  Emitted by the relaying side of ut_holepunch (BEP 55)."""
+
+    info_hash: bytes
+    initiator: Endpoint
+    target: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class RendezvousRefused(Event):
+    """As introducer we answered, or dropped, a ``rendezvous`` with ``error``, a slug.  Emitted as RendezvousRelayed."""
+
+    info_hash: bytes
+    initiator: Endpoint
+    error: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ FLOORS: dict[str, int] = {
     "swarm.simnet": 2,
     "swarm.peer": 3,
     "swarm.connect": 3,
+    "swarm.connect.report": 1,
     "swarm.gateway": 1,
     "swarm.gateway.clients": 3,
     "swarm.gateway.keeper": 3,

@@ -82,7 +82,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-TO_COME = ("doctor", "stats", "daemon", "add", "list", "start", "stop", "remove")
+TO_COME = ("doctor", "daemon", "add", "list", "start", "stop", "remove")
 """Commands of the shared interface that this version does not have."""
 
 COMMANDS: tuple[Command, ...] = (
@@ -135,6 +135,16 @@ COMMANDS: tuple[Command, ...] = (
         "verify TORRENT [-o DIR]",
         "Compare data with a torrent's hashes, file by file.",
         (("swarm verify ubuntu.torrent -o ~/Downloads && echo intact", "exit code 6 if it is not"),),
+    ),
+    Command(
+        "stats",
+        "stats [--json | --prometheus] [FILE]",
+        "Show how peers were reached, and why others were not.",
+        (
+            ("swarm stats run.json", "tables of what 'swarm download --stats run.json' has saved"),
+            ("swarm stats --json - < run.json | jq .reachability", "for programs"),
+            ("swarm stats --prometheus run.json", "for Prometheus, as its textfile collector wants it"),
+        ),
     ),
     Command(
         "demo",

@@ -217,6 +217,13 @@ def _verify(parser: Parser) -> None:
     parser.flag(group, "-q", "--quiet", help="show errors only, which a damaged file is")
 
 
+def _stats(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", nargs="?", help="what --stats has written, or - for stdin")
+    form = parser.add_mutually_exclusive_group()
+    parser.flag(form, "--json", help="the whole document, as one JSON object")
+    parser.flag(form, "--prometheus", help="the text form that Prometheus reads")
+
+
 def _demo(parser: Parser) -> None:
     pass
 
@@ -237,6 +244,7 @@ _DECLARE: dict[str, Callable[[Parser], None]] = {
     "show": _show,
     "magnet": _magnet,
     "verify": _verify,
+    "stats": _stats,
     "demo": _demo,
     "completion": _completion,
 }
