@@ -154,6 +154,7 @@ def test_a_peer_keeps_its_source_and_the_last_reason_of_each_rung() -> None:
     record = stats.peers[PeerKey(TORRENT, A)]
     assert record.sources == {"pex", "dht"}
     assert record.failures == {"utp": "timed-out", "tcp": "refused"}
+    assert not stats._heard  # it stands in one place only
     stats.apply(2.0, connected(path="utp"))
     assert record.failures == {"tcp": "refused"}
     stats.apply(3.0, closed(path="utp"))
@@ -240,6 +241,10 @@ def test_gateways_that_invent_themselves_fill_no_memory() -> None:
     stats = folded(*events)
     assert len(stats.leases) == MAX_LEASES
     assert next(reversed(stats.leases)).gateway == "192.168.1.199"
+    oldest = next(iter(stats.leases))
+    stats.apply(2.0, PortMapped(oldest.method, oldest.transport, oldest.gateway, oldest.internal, OUTSIDE))
+    stats.apply(3.0, PortMappingFailed("pcp", "udp", ROUTER, INSIDE, "refused"))
+    assert stats.leases[oldest].external == OUTSIDE  # what is still spoken of is not the oldest
 
 
 # -- the whole --------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def write_document(path: Path, document: Mapping[str, Any]) -> None:
 
 def as_text(document: Mapping[str, Any]) -> str:
     """JSON in ASCII, indented, without anything that a terminal would obey."""
-    return json.dumps(document, indent=2, allow_nan=False).replace("\x7f", "\\u007f")
+    return json.dumps(document, indent=2, allow_nan=False)
 
 
 def read_document(file: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def parse_document_untrusted(data: bytes) -> dict[str, Any]:
     return document
 
 
-# What a value must be; null and what is missing is "not known" everywhere.  Each gives the value, or raises.
+# What a value must be: each gives the value, or raises.  Null and what is missing is "not known", but not in a list.
 _Check = Callable[[Any, str], Any]
 
 
@@ -120,6 +120,8 @@ def _list(each: _Check) -> _Check:
     def check(value: Any, where: str) -> list[Any]:
         if not isinstance(value, list | None):
             _wrong(f"{where} is not a list")
+        if None in (value or ()):
+            _wrong(f"{where} has null in it")
         return [each(item, where) for item in value or ()]
 
     return check

@@ -90,6 +90,7 @@ def test_without_a_file_there_is_no_daemon_to_ask(capsys: pytest.CaptureFixture[
         (b" " * (MAX_DOCUMENT + 1), "it is too large"),
         (b'{"schema": 1, "paths": []}', "paths is not an object"),
         (b'{"schema": 1, "peers": {}}', "peers is not a list"),
+        (b'{"schema": 1, "nat": {"v4": {"external": [null]}}}', "nat.v4.external has null in it"),
         (b'{"schema": 1, "torrents": [{"name": 5}]}', "torrents.name is not a text"),
         (b'{"schema": 1, "reachability": {"tcp4": 1}}', "reachability.tcp4 is neither true nor false"),
         (b'{"schema": 1, "paths": {"tcp": {"in": {"attempted": -1}}}}', "paths.in.attempted is not a count"),
