@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -39,6 +40,10 @@ PUBLIC6 = "2a0e:11::"
 GATEWAYS = {"upnp": ("yes", "no"), "natpmp": ("no", "yes"), "cgn": ("yes", "yes"), "cgnsym": ("yes", "yes")}
 """Which kinds have a miniupnpd, and whether it speaks UPnP, and NAT-PMP with PCP."""
 
+GATEWAY_PORTS = {"upnp": [":1900", ":5000"], "natpmp": [":5351"]}
+GATEWAY_PORTS["cgn"] = GATEWAY_PORTS["cgnsym"] = [*GATEWAY_PORTS["upnp"], *GATEWAY_PORTS["natpmp"]]
+"""Where the miniupnpd of each kind listens."""
+
 CARRIERS = {"cgn": "cone", "cgnsym": "symrand"}
 """Which kinds have a carrier's NAT outside the home's, and of what kind it is."""
 
@@ -47,7 +52,10 @@ _numbers = itertools.count()
 
 @dataclass
 class Machine:
-    """A network namespace.  ``router`` is the one it is behind, ``external`` its address as the public sees it."""
+    """A network namespace.  ``router`` is the one it is behind, ``external`` its address as the public sees it.
+
+    A home router is itself behind its carrier's, if it has one.  ``kind`` is the NAT that a machine is behind.
+    """
 
     name: str
     namespace: str
@@ -55,6 +63,7 @@ class Machine:
     external: str
     address6: str
     router: Machine | None = None
+    kind: str = "open"
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def run(self, *command: str, stdin: str = "") -> str:
@@ -89,13 +98,17 @@ class Machine:
 
 
 class Lab:
-    """A context manager; machines are made with `public`, `behind` and `sibling`."""
+    """A context manager; machines are made with `public`, `behind` and `sibling`.
 
-    def __init__(self) -> None:
+    Without ``ipv6`` nothing here has it, so that no pair meets around its IPv4 NATs.
+    """
+
+    def __init__(self, *, ipv6: bool = True) -> None:
         need_root()
         for program in ("ip", "nft"):
             need_program(program)
         self.directory = Path(tempfile.mkdtemp(prefix="swarm-lab-"))
+        self._ipv6 = ipv6
         self._prefix = f"sw{getpid()}x{next(_numbers)}-"
         self._machines: list[Machine] = []
         self._public = itertools.count(10)
@@ -142,13 +155,14 @@ class Lab:
             self._plug(router, "wan", self._inet, "br0")
             self._address(router, "wan", f"{wan}/24", f"{wan6}/64")
             self._default_routes(router, f"{PUBLIC}1", f"{PUBLIC6}1")
-            _run("ip", "-n", self._inet.namespace, "route", "add", f"2a0e:11:{number:x}::/64", "via", wan6)
+            if self._ipv6:
+                _run("ip", "-n", self._inet.namespace, "route", "add", f"2a0e:11:{number:x}::/64", "via", wan6)
         self._bridge(router, "lan", f"10.{number}.0.1/24", f"2a0e:11:{number:x}::1/64")
         _forward(router)
         machine = self._namespace(name, f"10.{number}.0.2", wan, f"2a0e:11:{number:x}::2", router)
+        machine.kind = kind
         self._join(machine, router)
-        nat = kind if kind in RULES else "cone"
-        router.run("nft", "-f", "-", stdin=rules(nat, router.address, machine.address))
+        router.run("nft", "-f", "-", stdin=rules(home_nat(kind), router.address, machine.address))
         if kind in GATEWAYS:
             self.start_gateway(router, *GATEWAYS[kind])
         return machine
@@ -159,6 +173,7 @@ class Lab:
         number = next(self._siblings)
         address = f"{of.address.rpartition('.')[0]}.{number}"
         machine = self._namespace(name, address, of.external, f"{of.address6[:-1]}{number:x}", of.router)
+        machine.kind = of.kind
         self._join(machine, of.router)
         return machine
 
@@ -187,11 +202,14 @@ class Lab:
         machine = Machine(name, self._prefix + name, address, external, address6, router)
         _run("ip", "netns", "add", machine.namespace)
         self._machines.append(machine)
-        machine.run("sh", "-c", "ip link set lo up; echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad")
+        switch = "accept_dad" if self._ipv6 else "disable_ipv6"
+        value = 0 if self._ipv6 else 1
+        machine.run("sh", "-c", f"ip link set lo up; echo {value} > /proc/sys/net/ipv6/conf/default/{switch}")
         return machine
 
     def _carrier(self, router: Machine, kind: str, wan: str, number: int) -> None:
         carrier = self._namespace(f"{router.name}-c", wan, wan, router.address6)
+        router.router = carrier
         self._plug(carrier, "wan", self._inet, "br0")
         self._address(carrier, "wan", f"{wan}/24", f"{carrier.address6}/64")
         self._default_routes(carrier, f"{PUBLIC}1", f"{PUBLIC6}1")
@@ -219,14 +237,27 @@ class Lab:
         _run("ip", "-n", switch.namespace, "link", "set", port, "master", bridge)
 
     def _address(self, machine: Machine, interface: str, *addresses: str) -> None:
-        for address in addresses:
+        for address in self._used(addresses):
             extra = ["nodad"] if ":" in address else []
             _run("ip", "-n", machine.namespace, "addr", "add", address, "dev", interface, *extra)
 
     def _default_routes(self, machine: Machine, *gateways: str) -> None:
-        for gateway in gateways:
+        for gateway in self._used(gateways):
             family = "-6" if ":" in gateway else "-4"
             _run("ip", family, "-n", machine.namespace, "route", "add", "default", "via", gateway)
+
+    def _used(self, addresses: tuple[str, ...]) -> list[str]:
+        return [address for address in addresses if self._ipv6 or ":" not in address]
+
+
+def wait_for_gateway(machine: Machine) -> None:
+    """Until the miniupnpd of a machine's router listens; AssertionError if it does not."""
+    assert machine.router is not None
+    deadline = time.monotonic() + COMMAND_LIMIT
+    while any(port not in machine.router.run("ss", "-lntu") for port in GATEWAY_PORTS[machine.kind]):
+        assert machine.router.processes[-1].poll() is None, "miniupnpd has ended"
+        assert time.monotonic() < deadline, "miniupnpd does not listen"
+        time.sleep(0.02)
 
 
 def end(process: subprocess.Popen[str]) -> None:
@@ -305,6 +336,11 @@ RULES = {
     "udpblock": ("", MASQUERADE, "meta l4proto udp drop"),
 }
 """RFC 4787 in nftables.  Linux preserves ports and filters by address and port unless told otherwise."""
+
+
+def home_nat(kind: str) -> str:
+    """The `RULES` of the home router of a kind: behind a carrier, and where ports can be opened, it is "cone"."""
+    return kind if kind in RULES else "cone"
 
 
 def rules(kind: str, wan: str, lan: str) -> str:
