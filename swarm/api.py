@@ -22,7 +22,8 @@ from swarm.net.bound import bound
 from swarm.net.network import Network
 from swarm.net.real import RealNetwork
 from swarm.node import Node, lone_exception, open_node
-from swarm.source import load_source, metainfo_of
+from swarm.source import load_source
+from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Metainfo
 
 EVENTS_WAITING = 10_000
@@ -59,32 +60,33 @@ async def download(
 ) -> Path:
     """Fetch one torrent and return the path of what was fetched, ``directory``/name, complete and verified.
 
-    ``source`` is a path, an http(s) URL, or a parsed `swarm.Torrent`.  What is in ``directory`` already is verified and
-    kept.  ``config`` is the node's; with its ``state_directory`` set, a later call need not hash everything again.
-    ``select`` are indices of files, None for all; ``peers`` are asked at once.  ``on_event`` is called for every event,
-    in order.
+    ``source`` is a path, an http(s) URL, a magnet link, an info-hash in hex, or a parsed `swarm.Torrent`.  What is in
+    ``directory`` already is verified and kept.  ``config`` is the node's; with its ``state_directory`` set, a later
+    call need not hash everything again.  ``select`` are indices of files, None for all; ``peers`` are asked at once.
+    ``on_event`` is called for every event, in order.
 
     Waits for as long as it takes: use `trio.move_on_after`.  Cancelled, it saves and leaves within three seconds, and
     the next call goes on from there.  Raises the errors under `swarm.SwarmError`.
     """
     network = network or RealNetwork()
+    loaded: Metainfo | Magnet
     if isinstance(source, Metainfo):
-        metainfo = source
+        loaded = source
     else:
         through = bound(network, config.bind if config is not None else None)
-        metainfo = metainfo_of(source, await load_source(source, through))
+        loaded = await load_source(source, through)
     try:
         async with open_node(config, network=network) as node, trio.open_nursery() as nursery:
             if on_event is not None:
                 await nursery.start(_pass_on, node, on_event)
-            torrent = node.add(metainfo, Path(directory), select=select, peers=peers)
+            torrent = node.add(loaded, Path(directory), select=select, peers=peers)
             await torrent.wait_complete()
             if on_event is not None:
                 await Bookmark().reach(node)
             nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise lone_exception(group) from None
-    return Path(directory) / metainfo.name
+    return Path(directory) / torrent.name
 
 
 def download_sync(

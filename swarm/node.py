@@ -11,16 +11,19 @@ import errno
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import trio
 
+from dht.config import DhtConfig
 from swarm.config import Config
 from swarm.connect.acceptor import Acceptor
 from swarm.connect.dialer import Dialer, Means
 from swarm.connect.encrypted import Encryption
+from swarm.discover.dht_source import DhtSource
+from swarm.discover.lsd import LocalDiscovery
 from swarm.discover.tracker_client import Family, TrackerClient
 from swarm.discover.trackers import Announcer
 from swarm.endpoint import Endpoint
@@ -31,6 +34,7 @@ from swarm.net.bound import BoundNetwork
 from swarm.net.listen import OpenPorts, following_ports, open_ports
 from swarm.net.mux import MuxStatistics
 from swarm.net.network import DatagramSocket, Network
+from swarm.net.ownaddress import global_address
 from swarm.net.real import RealNetwork
 from swarm.net.udp_port import UdpPort, UtpPort
 from swarm.ratelimit import TokenBucket
@@ -38,11 +42,12 @@ from swarm.state import keep_port, kept_port
 from swarm.torrent.admission import Admission
 from swarm.torrent.disk import Runner, threads
 from swarm.torrent.lent import Lent
+from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.openfile import FileHandles
 from swarm.torrent.openpiece import PieceMemory
 from swarm.torrent.readcache import ReadCache
-from swarm.torrent.torrent import Torrent
+from swarm.torrent.torrent import Select, Torrent
 from swarm.wire.encryption import hash_of_torrent
 from swarm.wire.handshake import make_peer_id
 from utp.config import UtpConfig
@@ -76,6 +81,7 @@ class Node:
         self.torrents: dict[bytes, Torrent] = {}
         self._wanted_port: int | None = None
         self._udp: dict[Family, UdpPort] = {}  # while online
+        self._own_addresses: dict[bool, str | None] = {}  # by whether it is IPv6
         self._checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
         self._bus = EventBus(trio.current_time)
         self._network = network if config.bind is None else BoundNetwork(network, config.bind)
@@ -85,8 +91,14 @@ class Node:
         self._encryption = Encryption(config.encryption, self._obfuscated.get, rng, runner)
         self._dialer = Dialer(self._network, config, self._doors, self._encryption)
         self._acceptor = Acceptor(config, self._door_of, self._encryption, self.emit, self._room)
-        self._client = TrackerClient(self._network, {})
-        self._announcer = Announcer(self._client, port=self._announced_port, rng=rng, emit=self.emit)
+        self._announcer = Announcer(
+            TrackerClient(self._network, {}), port=self._announced_port, rng=rng, emit=self.emit
+        )
+        alone = isinstance(self._network, BoundNetwork) and self._network.is_loopback
+        self._dht = self._make_dht(runner, public=not alone and not config.dht_bootstrap) if config.dht else None
+        self._local: LocalDiscovery | None = None
+        if config.lsd and not alone:
+            self._local = LocalDiscovery(self._network, port=lambda: self.port or 0, rng=rng, emit=self.emit)
         self._lent = Lent(
             config=config,
             peer_id=self.peer_id,
@@ -100,32 +112,51 @@ class Node:
             download_limit=TokenBucket(config.download_rate, now=trio.current_time()),
             upload_limit=TokenBucket(config.upload_rate, now=trio.current_time()),
             announcer=self._announcer,
+            dht=self._dht,
+            local=self._local,
+            dht_port=lambda: self.port if self._dht is not None else None,
+            own_address=self._own_addresses.get,
             listening_port=self._announced_port,
             wake_dialer=self._dialer.wake,
             wall_clock=time.time,
             resume_directory=config.state_directory / "resume" if config.state_directory is not None else None,
         )
 
+    def _make_dht(self, runner: Runner, *, public: bool) -> DhtSource:
+        return DhtSource(
+            rng=self._rng,
+            emit=self.emit,
+            port=self._announced_port,
+            implied_port=lambda: self.config.announce_port is None,
+            bootstrap=self.config.dht_bootstrap,
+            default_routers=public,
+            network=self._network,
+            directory=self.config.state_directory,
+            runner=runner,
+        )
+
     # -- for the user -----------------------------------------------------------------------------------------------
 
     def add(
         self,
-        metainfo: Metainfo,
+        source: Metainfo | Magnet,
         directory: str | os.PathLike[str],
         *,
-        select: Collection[int] | None = None,
+        select: Select = None,
         peers: Iterable[Endpoint] = (),
         download_rate: int = 0,
         upload_rate: int = 0,
     ) -> Torrent:
-        """Share a torrent whose files are, or will be, beneath ``directory``; checking what is there begins at once.
+        """Share a torrent whose files are, or will be, beneath ``directory``; checking what is there begins at once,
+        or when peers have sent the metadata that a link leaves out.
 
-        ``select`` are indices of the files to fetch, None for all.  SwarmError if the node has this torrent already.
+        ``select`` are indices of the files to fetch, None for all; or a function that tells them by the metainfo, and
+        may raise SwarmError.  SwarmError if the node has this torrent already.
         """
-        if metainfo.info_hash in self.torrents:
-            raise SwarmError(f"{metainfo.name} is already being shared")
+        if source.info_hash in self.torrents:
+            raise SwarmError(f"{self.torrents[source.info_hash].name} is already being shared")
         torrent = Torrent(
-            metainfo,
+            source,
             Path(directory),
             self._lent,
             select=select,
@@ -133,9 +164,12 @@ class Node:
             download_rate=download_rate,
             upload_rate=upload_rate,
         )
-        self.torrents[metainfo.info_hash] = torrent
-        self._obfuscated[hash_of_torrent(metainfo.info_hash)] = metainfo.info_hash
+        self.torrents[source.info_hash] = torrent
+        self._obfuscated[hash_of_torrent(source.info_hash)] = source.info_hash
         self._work.start_soon(self._open, torrent)
+        if isinstance(source, Magnet):
+            for host, port in source.peers:
+                self._work.start_soon(self._find_peer, torrent, host, port)
         return torrent
 
     async def remove(self, torrent: Torrent) -> None:
@@ -171,6 +205,8 @@ class Node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
             await self._encryption.prepare()
+            if self._dht is not None:
+                await self._dht.load()
             while True:
                 ports = await self._open_ports()
                 if not started:
@@ -189,7 +225,15 @@ class Node:
                 for torrent in self.torrents.values():
                     nursery.start_soon(self._stop, torrent)
 
+    async def _find_peer(self, torrent: Torrent, host: str, port: int) -> None:
+        """A peer that a link names (``x.pe``), perhaps by name."""
+        try:
+            torrent.admission.found(await self._network.resolve(host, port), "manual")
+        except OSError as error:
+            self.emit(Warned(f"cannot find the address of the peer {host}: {error.strerror}", torrent.info_hash))
+
     async def _open(self, torrent: Torrent) -> None:
+        await torrent.fetch_metadata()
         async with self._checks:
             if torrent.info_hash in self.torrents:
                 await torrent.open()
@@ -236,6 +280,7 @@ class Node:
     async def _be_online(self, ports: OpenPorts) -> None:
         """Dial, accept and announce; returns when the bind is gone."""
         self.port = ports.port
+        self._look_at_addresses()
         self._tell_ports(ports)
         try:
             async with trio.open_nursery() as nursery:
@@ -258,13 +303,19 @@ class Node:
     async def _watch_addresses(self) -> None:
         while True:
             await self._network.wait_address_change()
+            self._look_at_addresses()
             self._announcer.network_changed()
+            if self._dht is not None:
+                self._dht.network_changed()
+
+    def _look_at_addresses(self) -> None:
+        for ipv6 in (False, True):
+            self._own_addresses[ipv6] = global_address(self._network, ipv6=ipv6)
 
     def _start_udp(self, ports: OpenPorts, nursery: trio.Nursery) -> dict[int, UtpPort]:
         """Run what hangs off the UDP sockets; what there is to dial with over µTP."""
         sockets: tuple[tuple[Family, DatagramSocket | None], ...] = ((4, ports.udp4), (6, ports.udp6))
-        config = UtpConfig() if self.config.utp else None
-        opened = {family: UdpPort(socket, self._rng, utp=config) for family, socket in sockets if socket is not None}
+        opened = {family: self._udp_port(family, socket) for family, socket in sockets if socket is not None}
         self._udp = opened
         for port in opened.values():
             nursery.start_soon(port.run)
@@ -274,7 +325,23 @@ class Node:
             self._network, {family: port.trackers for family, port in opened.items()}
         )
         nursery.start_soon(self._announcer.run)
+        if self._dht is not None:
+            nursery.start_soon(
+                self._dht.run, {family: port.dht for family, port in opened.items() if port.dht is not None}
+            )
+        if self._local is not None:
+            nursery.start_soon(self._local.run)
         return {family: port.utp for family, port in opened.items() if port.utp is not None}
+
+    def _udp_port(self, family: Family, socket: DatagramSocket) -> UdpPort:
+        dht = self._dht
+        return UdpPort(
+            socket,
+            self._rng,
+            utp=UtpConfig() if self.config.utp else None,
+            dht=DhtConfig() if dht is not None else None,
+            dht_saved=dht.saved(family) if dht is not None else None,
+        )
 
     def _tell_ports(self, ports: OpenPorts) -> None:
         wanted = self._wanted_port if self._wanted_port != ports.port else None

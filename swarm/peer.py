@@ -3,29 +3,32 @@
 Two tasks.  The reader feeds the codec and dispatches; back-pressure is *not reading*.  The writer sends small messages
 first and chooses blocks late.  Which blocks to ask for, who is unchoked and what happens to a finished piece is the
 torrent's business (`TorrentSide`); which peers to dial is nobody's business here.
+
+A connection may stand before the torrent's metadata is there (BEP 9).  Then its extensions work already, what the peer
+says it has is kept as `Claims`, and `PeerConnection.begin` starts the exchange.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import trio
 
 from swarm.bitfield import Bitfield
-from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError, RemoteProtocolError
-from swarm.events import Direction, EncryptionName, PathName
+from swarm.ext.negotiated import Extensions
+from swarm.identity import Identity
 from swarm.net.network import Buffer, ReceivesInto, SendsVectored, Stream
 from swarm.ratelimit import TokenBucket, grant_all, take_all
+from swarm.torrent.claims import Claims
 from swarm.torrent.downloader import Copies, Downloader
 from swarm.torrent.picker import Picker
 from swarm.torrent.uploader import Uploader
 from swarm.wire.codec import MIN_BUFFER, WireReader
 from swarm.wire.extended import ExtendedHandshake, parse_extended_handshake_untrusted
-from swarm.wire.handshake import Handshake, client_name
+from swarm.wire.handshake import client_name
 from swarm.wire.messages import (
     AllowedFast,
     BitfieldMessage,
@@ -104,35 +107,8 @@ class TorrentSide(Protocol):
 
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None: ...
 
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who is at the other end and how the stream came to be."""
-
-    endpoint: Endpoint
-    path: PathName
-    direction: Direction
-    handshake: Handshake
-    encryption: EncryptionName = "plaintext"
-
-    @property
-    def peer_id(self) -> bytes:
-        return self.handshake.peer_id
-
-    @property
-    def culprit(self) -> Culprit:
-        return Culprit(self.endpoint.host, None if self.endpoint.address.is_global else self.peer_id)
-
-
-class Culprit(NamedTuple):
-    """By what name misdeeds of a peer are remembered over reconnections.
-
-    The address alone for the world at large, where peer ids are free and addresses are not; on a private network and
-    on one machine, where many peers share an address, the peer id too.
-    """
-
-    host: str
-    peer_id: bytes | None
+    def dht_node_told(self, peer: PeerConnection, port: int) -> None:
+        """The peer runs a DHT node on this UDP port (BEP 5)."""
 
 
 class PeerConnection:
@@ -149,13 +125,20 @@ class PeerConnection:
         identity: Identity,
         torrent: TorrentSide,
         received: bytes = b"",
+        *,
+        claims: Claims | None = None,
     ) -> None:
-        """``received`` is what came behind the handshake and has been read of the stream already."""
+        """``received`` is what came behind the handshake and has been read of the stream already.
+
+        With ``claims`` the torrent's metadata is missing: ``torrent`` has no pieces, and `begin` is to come.
+        """
         now = trio.current_time()
-        fast = identity.handshake.fast
         self.identity = identity
-        self.downloader = Downloader(self, torrent.picker, now, fast=fast)
-        self.uploader = Uploader(torrent.have, torrent.picker.piece_length, torrent.picker.total_size, fast=fast)
+        self.extensions = Extensions(self.send)
+        self._claims = claims
+        self._fast = fast = identity.handshake.fast
+        self._reader = WireReader(piece_count=None if claims else torrent.have.size, fast=fast)
+        self._enter(torrent, now)
         self.client = client_name(identity.peer_id)
         self.theirs: ExtendedHandshake | None = None
         self.reason = "closed"
@@ -164,20 +147,44 @@ class PeerConnection:
         self.rate_down = self.rate_up = 0.0
         self._measured = (now, 0, 0)
         self._stream = stream
-        self._torrent = torrent
         self._received = received
-        self._reader = WireReader(piece_count=torrent.have.size, fast=fast)
-        self._fast = fast
         self._scope = trio.CancelScope()
         self._outbox = bytearray()
         self._woken = trio.Event()
         self._batch = MIN_BATCH
-        self._claims = 0
+        self._claimed = 0
         self._upload_at = -math.inf
         self._sending_since = math.inf
 
     def __repr__(self) -> str:
         return f"<PeerConnection {self.identity.endpoint} {self.identity.path} {self.client}>"
+
+    def _enter(self, torrent: TorrentSide, now: float) -> None:
+        self._torrent = torrent
+        picker = torrent.picker
+        self.downloader = Downloader(self, picker, now, fast=self._fast)
+        self.uploader = Uploader(torrent.have, picker.piece_length, picker.total_size, fast=self._fast)
+
+    def begin(self, torrent: TorrentSide) -> None:
+        """The metadata is there: exchange pieces from now on.  What the peer claimed to have is checked now."""
+        claims, self._claims = self._claims, None
+        if claims is None or self.closing:
+            return
+        now, choked, interested = trio.current_time(), self.downloader.choked, self.uploader.interested
+        self._reader.set_piece_count(torrent.have.size)
+        self._enter(torrent, now)
+        self.uploader.interested = interested
+        if self.theirs is not None and self.theirs.reqq is not None:
+            self.downloader.pipeline.set_reqq(self.theirs.reqq)
+        if not choked:
+            self.downloader.unchoked_by_peer(now)
+        try:
+            self.send(self.downloader.bitfield_untrusted(claims.read_untrusted(torrent.have.size)))
+        except RemoteProtocolError as error:
+            self.close(error.reason)
+            return
+        self.send(b"".join(Have(index).encode() for index in torrent.have))
+        self.refill()
 
     # -- life -------------------------------------------------------------------------------------------------------
 
@@ -190,6 +197,7 @@ class PeerConnection:
                     nursery.start_soon(self._end_on_fault, self._write)
             finally:
                 self.downloader.closed()
+                self.extensions.closed()
                 self._forget_buffers()
                 with trio.CancelScope(shield=True):  # closing does not wait: what was accepted is still delivered
                     await self._stream.aclose()
@@ -215,7 +223,7 @@ class PeerConnection:
     def tick(self, now: float, idle_timeout: float) -> None:
         """Once a second: time-outs, snubbing, keep-alive."""
         self._measure(now)
-        self._claims = 0
+        self._claimed = 0
         if now - self.received_at > idle_timeout:
             self.close("idle")
             return
@@ -225,6 +233,7 @@ class PeerConnection:
         if now - self._sent_at > KEEP_ALIVE_AFTER:
             self.send(KeepAlive().encode())
         self.send(self.downloader.tick(now))
+        self.extensions.tick(now)
 
     def _measure(self, now: float) -> None:
         """Move the rates towards what was moved since the last tick."""
@@ -243,6 +252,11 @@ class PeerConnection:
         except trio.BrokenResourceError:
             self.close("reset")
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the peer reads what it is sent: bulk that is not blocks waits while it does not."""
+        return len(self._outbox) < MAX_OUTBOX // 4
+
     # -- what the torrent says to the peer --------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
@@ -254,13 +268,17 @@ class PeerConnection:
             self.close("slow-reader")
         self._woken.set()
 
-    def start(self, ours: ExtendedHandshake | None, supports_dht_port: int | None = None) -> None:
-        """Say what comes first: what we have, then the extension handshake.  Before `run`."""
+    def start(self, ours: ExtendedHandshake, dht_port: int | None = None) -> None:
+        """Say what comes first: what we have, the extension handshake, and where our DHT node is.  Before `run`."""
         self.send(_availability(self._torrent.have, fast=self._fast))
-        if ours is not None and self.identity.handshake.extended:
+        self.tell(ours)
+        if dht_port is not None and self.identity.handshake.dht:
+            self.send(Port(dht_port).encode())
+
+    def tell(self, ours: ExtendedHandshake) -> None:
+        """Our extension handshake, or what has changed of it."""
+        if self.identity.handshake.extended:
             self.send(Extended(0, ours.encode()).encode())
-        if supports_dht_port is not None and self.identity.handshake.dht:
-            self.send(Port(supports_dht_port).encode())
 
     def tell_have(self, index: int) -> None:
         """We completed a piece.  Not told to those who have it: they cannot want it."""
@@ -345,7 +363,10 @@ class PeerConnection:
                         self.send(Reject(index, begin, length).encode())
                 self._woken.set()
             case Have():
-                self.send(self.downloader.have_untrusted(message.index))
+                if self._claims is None:
+                    self.send(self.downloader.have_untrusted(message.index))
+                else:
+                    self._claims.note(message)
             case Cancel():
                 if self.uploader.cancelled(message.index, message.begin, message.length) and self._fast:
                     self.send(Reject(message.index, message.begin, message.length).encode())
@@ -355,27 +376,30 @@ class PeerConnection:
                 self.downloader.choked_by_peer(now)
             case Interested() | NotInterested():
                 self._interest(isinstance(message, Interested))
-            case BitfieldMessage():
-                size = self._torrent.have.size
-                self._claims_untrusted(Bitfield.from_bytes_untrusted(message.data, size))
-            case HaveAll():
-                self._claims_untrusted(Bitfield.full(self._torrent.have.size))
-            case HaveNone():
-                self._claims_untrusted(Bitfield(self._torrent.have.size))
+            case BitfieldMessage() | HaveAll() | HaveNone():
+                self._claims_untrusted(message)
             case Reject():
                 self.downloader.rejected(message.index, message.begin, now)
             case AllowedFast():
-                self.downloader.allowed_fast(message.index)
+                if self._claims is None:
+                    self.downloader.allowed_fast(message.index)
             case Extended():
-                self._extended_untrusted(message)
-            case KeepAlive() | Suggest() | Port():
+                self._extended_untrusted(message, now)
+            case Port():
+                self._torrent.dht_node_told(self, message.port)
+            case KeepAlive() | Suggest():
                 pass
 
-    def _claims_untrusted(self, theirs: Bitfield) -> None:
-        self._claims += 1
-        if self._claims > MAX_CLAIMS:
+    def _claims_untrusted(self, message: BitfieldMessage | HaveAll | HaveNone) -> None:
+        self._claimed += 1
+        if self._claimed > MAX_CLAIMS:
             raise RemoteProtocolError("bitfield-flood")
-        self.send(self.downloader.bitfield_untrusted(theirs))
+        if self._claims is not None:
+            self._claims.note(message)
+            return
+        said = Claims()
+        said.note(message)
+        self.send(self.downloader.bitfield_untrusted(said.read_untrusted(self._torrent.have.size)))
 
     def _blocks_arrived(self, message: Pieces, now: float) -> None:
         arrived = self.downloader.blocks_untrusted(message.blocks, now)
@@ -391,15 +415,18 @@ class PeerConnection:
             self.uploader.interested = interested
             self._torrent.interest_changed(self)
 
-    def _extended_untrusted(self, message: Extended) -> None:
-        if message.ext_id == 0:
-            theirs = parse_extended_handshake_untrusted(message.payload)
-            self.theirs = theirs if self.theirs is None else self.theirs.updated(theirs)
-            if self.theirs.v:
-                self.client = self.theirs.v
-            if self.theirs.reqq is not None:
-                self.downloader.pipeline.set_reqq(self.theirs.reqq)
-            self._torrent.extended_handshake_received(self, self.theirs)
+    def _extended_untrusted(self, message: Extended, now: float) -> None:
+        if message.ext_id:
+            self.extensions.receive_untrusted(message.ext_id, message.payload, now)
+            return
+        theirs = parse_extended_handshake_untrusted(message.payload)
+        self.theirs = theirs if self.theirs is None else self.theirs.updated(theirs)
+        if self.theirs.v:
+            self.client = self.theirs.v
+        if self.theirs.reqq is not None:
+            self.downloader.pipeline.set_reqq(self.theirs.reqq)
+        self.extensions.handshake_received(self.theirs, now)
+        self._torrent.extended_handshake_received(self, self.theirs)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from ipaddress import IPv6Address
@@ -178,6 +178,17 @@ class PeerList:
             peer.introducers.append(introducer)
             del peer.introducers[:-MAX_INTRODUCERS]
         return peer
+
+    def no_longer_introduced(self, endpoint: Endpoint, introducer: Endpoint) -> None:
+        """An introducer has lost the peer: it can be no rendezvous any more."""
+        peer = self._peers.get(endpoint)
+        if peer is not None and introducer in peer.introducers:
+            peer.introducers.remove(introducer)
+
+    def keep_only(self, sources: Collection[SourceName]) -> None:
+        """Forget everybody whom none of these sources has named."""
+        for endpoint in [peer.endpoint for peer in self._peers.values() if peer.sources.isdisjoint(sources)]:
+            self._remove(endpoint)
 
     def is_own(self, peer: KnownPeer) -> None:
         """The peer turned out to be ourselves: forgotten, and never taken in again."""

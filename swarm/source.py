@@ -68,7 +68,10 @@ async def load_source(source: str | os.PathLike[str], network: Network) -> Metai
 def metainfo_of(source: str | os.PathLike[str], loaded: Metainfo | Magnet) -> Metainfo:
     """``loaded`` if it is a whole torrent.  SwarmError for a link, whose metadata peers would have to send."""
     if isinstance(loaded, Magnet):
-        raise MetadataNeededError(f"{_short(str(source))} is a magnet link, and this version cannot fetch its metadata")
+        raise MetadataNeededError(
+            f"{_short(str(source))} is a magnet link, and this takes a torrent file: "
+            "'swarm download --save-torrent' writes one"
+        )
     return loaded
 
 

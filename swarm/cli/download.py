@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from functools import partial
+from pathlib import Path
 
 import trio
 
 from swarm.cli.report import Report
-from swarm.cli.session import Session, config_of, load_torrents, open_session, resolve_peers, run_session
+from swarm.cli.session import Session, config_of, load_sources, open_session, resolve_peers, run_session
 from swarm.cli.settings import Settings
 from swarm.cli.units import Selection
-from swarm.errors import StorageError, UsageError
-from swarm.torrent.metainfo import Metainfo
-from swarm.torrent.torrent import Torrent
+from swarm.errors import MetainfoError, StorageError, SwarmError, UsageError
+from swarm.torrent.magnet import Magnet
+from swarm.torrent.metainfo import Metainfo, encode_torrent
+from swarm.torrent.torrent import Select, Torrent
 
 RATIO_LOOK = 0.5
 """Seconds between two looks at how much was given back."""
@@ -26,13 +29,13 @@ async def _download(options: Namespace, settings: Settings, report: Report) -> i
     config = config_of(settings)
     if options.select is not None and len(options.sources) > 1:
         raise UsageError("--select goes with a single SOURCE: its numbers are those of one torrent")
-    metainfos = await load_torrents(options.sources, config.bind)
-    selected = [None if options.select is None else selected_files(metainfo, options.select) for metainfo in metainfos]
+    sources = await load_sources(options.sources, config.bind)
+    selected = [_select(source, options.select) for source in sources]
     peers = await resolve_peers(options.peers)
     async with open_session(config, report, options.clock, timeout=settings.timeout) as session:
-        for metainfo, select in zip(metainfos, selected, strict=True):
-            session.add(metainfo, settings.output, select=select, peers=peers)
-        failures = await _complete_all(session)
+        for source, select in zip(sources, selected, strict=True):
+            session.add(source, settings.output, select=select, peers=peers)
+        failures = await _complete_all(session, save_torrents=options.save_torrent)
         await _share_on(session, options)
     if failures:
         raise failures[0]
@@ -49,18 +52,37 @@ def selected_files(metainfo: Metainfo, selection: Selection) -> frozenset[int]:
     return frozenset(index for first, last in selection for index in listed[first - 1 : last])
 
 
-async def _complete_all(session: Session) -> list[StorageError]:
-    """Wait for every torrent, reporting each; the failures of those that the file system stopped."""
-    failures: list[StorageError] = []
+def _select(source: Metainfo | Magnet, selection: Selection | None) -> Select:
+    """What to fetch: by ``--select``, else by the link (BEP 53); of a link it is told when its metadata is there."""
+    if isinstance(source, Metainfo):
+        return None if selection is None else selected_files(source, selection)
+    if selection is not None:
+        return partial(selected_files, selection=selection)
+    return partial(_linked_files, source) if source.select else None
+
+
+def _linked_files(magnet: Magnet, metainfo: Metainfo) -> frozenset[int]:
+    wanted = {index for part in magnet.select for index in part if index < len(metainfo.files)}
+    if not wanted:
+        raise MetainfoError(f"the magnet link selects none of the {len(metainfo.files):,} files of {metainfo.name}")
+    return frozenset(wanted)
+
+
+async def _complete_all(session: Session, *, save_torrents: bool) -> list[SwarmError]:
+    """Wait for every torrent, reporting each; the failures of those that were stopped."""
+    failures: list[SwarmError] = []
 
     async def complete(torrent: Torrent) -> None:
         try:
+            metainfo = await session.wait_metadata(torrent)
+            if save_torrents:
+                save_torrent(metainfo, torrent.directory)
             await session.wait_checked(torrent)
             await torrent.wait_complete()
-        except StorageError as error:
+        except SwarmError as error:
             failures.append(error)
             if len(session.torrents) > 1:
-                session.report.warning(session.seconds(), f"{torrent.metainfo.name}: {error}", torrent.info_hash)
+                session.report.warning(session.seconds(), f"{torrent.name}: {error}", torrent.info_hash)
             return
         await session.catch_up()
         session.report.done(session.seconds(), torrent, session.summary(torrent))
@@ -69,6 +91,16 @@ async def _complete_all(session: Session) -> list[StorageError]:
         for torrent in session.torrents:
             nursery.start_soon(complete, torrent)
     return failures
+
+
+def save_torrent(metainfo: Metainfo, directory: Path) -> None:
+    """Write NAME.torrent into ``directory``.  StorageError if that cannot be."""
+    path = directory / f"{metainfo.name}.torrent"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_torrent(metainfo))
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror}") from error
 
 
 async def _share_on(session: Session, options: Namespace) -> None:

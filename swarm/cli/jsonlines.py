@@ -1,6 +1,7 @@
 """``--json``: events on standard output, one JSON object a line (shared interface "JSON").
 
 Each object has ``event`` and ``time`` (seconds since the start), and ``info_hash`` where it is about one torrent.
+``total_size`` of ``start`` is null for a link whose metadata is still to come, and told by ``metadata`` then.
 Beyond the shared interface: ``checked`` when the data on disk was looked at, and ``tracker`` for each announce.
 """
 
@@ -34,8 +35,19 @@ class JsonLines:
     """The `Report` that programs read."""
 
     def started(self, seconds: float, torrent: Torrent, port: int | None) -> None:
+        total = torrent.metainfo.total_size if torrent.state != "metadata" else None
+        _write(seconds, "start", torrent.info_hash, name=torrent.name, total_size=total, port=port)
+
+    def metadata(self, seconds: float, torrent: Torrent) -> None:
         metainfo = torrent.metainfo
-        _write(seconds, "start", torrent.info_hash, name=metainfo.name, total_size=metainfo.total_size, port=port)
+        _write(
+            seconds,
+            "metadata",
+            torrent.info_hash,
+            peers=torrent.metadata.senders,
+            name=metainfo.name,
+            total_size=metainfo.total_size,
+        )
 
     def event(self, seconds: float, event: Event) -> None:
         match event:

@@ -30,6 +30,9 @@ class Standing:
 
     uploaded: int = 0
 
+    metadata: str = ""
+    """How far the metadata is, while it is missing."""
+
     @property
     def peers(self) -> int:
         return sum(self.peers_by_path.values())
@@ -80,6 +83,7 @@ class Meter:
             peers_by_path=dict(statistics.peers_by_path),
             checking=checking,
             uploaded=statistics.uploaded,
+            metadata=statistics.metadata,
         )
 
 
@@ -98,6 +102,7 @@ def together(standings: Iterable[Standing]) -> Standing:
         peers_by_path=dict(peers),
         checking=(sum(each[0] for each in checking), sum(each[1] for each in checking)) if checking else None,
         uploaded=sum(standing.uploaded for standing in all_of_them),
+        metadata=all_of_them[0].metadata if len(all_of_them) == 1 else "",
     )
 
 
@@ -108,6 +113,8 @@ def progress_line(standing: Standing, width: int) -> str:
         if not to_check:
             return "looking for what is there"[:width]
         return f"checking  {format_percent(looked_at, to_check)}  {looked_at:,} of {to_check:,} pieces"[:width]
+    if standing.metadata:
+        return f"metadata: {standing.metadata}"[:width]
     down, up = format_rate(standing.down_rate), format_rate(standing.up_rate)
     if standing.complete:
         return _fitting(

@@ -146,6 +146,7 @@ def _download(parser: Parser) -> None:
         type=_type(parse_selection),
         help="only the files of these numbers, as 'swarm show' lists them",
     )
+    parser.flag(group, "--save-torrent", help="write NAME.torrent beside the download, as for a magnet link")
     seeding = group.add_mutually_exclusive_group()
     parser.flag(seeding, "--seed", help="go on sharing when everything is there")
     seeding.add_argument(
@@ -234,7 +235,7 @@ def _completion(parser: Parser) -> None:
 
 SOURCE_HELP = "a .torrent file, its http(s) URL, a magnet link, an info-hash in 40 hex digits, or - for stdin"
 
-HIDDEN = ("dht-bootstrap", "stun", "turn", "relay-serve")
+HIDDEN = ("stun", "turn", "relay-serve")
 """Settings that ask for what is not built yet: understood, to be refused in a sentence, but not advertised."""
 
 _DECLARE: dict[str, Callable[[Parser], None]] = {

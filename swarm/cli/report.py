@@ -40,6 +40,9 @@ class Report(Protocol):
 
     def started(self, seconds: float, torrent: Torrent, port: int | None) -> None: ...
 
+    def metadata(self, seconds: float, torrent: Torrent) -> None:
+        """Peers have sent what the link left out."""
+
     def event(self, seconds: float, event: Event) -> None: ...
 
     def progress(self, seconds: float, standings: Mapping[Torrent, Standing]) -> None:
@@ -69,9 +72,14 @@ class TextReport:
         self._next_plain = PLAIN_INTERVAL
 
     def started(self, seconds: float, torrent: Torrent, port: int | None) -> None:
-        metainfo = torrent.metainfo
         where = f", port {port}" if port is not None and self._verbose else ""
-        self._screen.line(f"{printable(metainfo.name)}: {format_bytes(metainfo.total_size)}{where}")
+        size = format_bytes(torrent.metainfo.total_size) if torrent.state != "metadata" else "asking peers what it is"
+        self._screen.line(f"{printable(torrent.name)}: {size}{where}")
+
+    def metadata(self, seconds: float, torrent: Torrent) -> None:
+        metainfo, count = torrent.metainfo, torrent.metadata.senders
+        told = f"told by {counted(count, 'peer')} after {format_duration(seconds)}" if count else "known already"
+        self._screen.line(f"{printable(metainfo.name)}: {format_bytes(metainfo.total_size)}, {told}")
 
     def event(self, seconds: float, event: Event) -> None:
         if self._verbose:
@@ -109,7 +117,7 @@ class TextReport:
         )
 
     def sharing(self, seconds: float, torrent: Torrent, port: int | None) -> None:
-        name, pieces = printable(torrent.metainfo.name), counted(torrent.metainfo.piece_count, "piece")
+        name, pieces = printable(torrent.name), counted(torrent.metainfo.piece_count, "piece")
         self._screen.line(f"{name}: {pieces} verified, sharing" + (f" on port {port}" if port is not None else ""))
 
     def clear(self) -> None:

@@ -6,7 +6,7 @@ Shared by ``download`` and ``seed``, which say what to wait for.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,14 +23,15 @@ from swarm.cli.settings import Settings, settle, state_directory
 from swarm.cli.watch import StallWatch
 from swarm.config import Config
 from swarm.endpoint import Endpoint, split_host_port
-from swarm.errors import NoProgressError, StorageError, SwarmError, UsageError
+from swarm.errors import NoProgressError, SwarmError, UsageError
 from swarm.events import ConnectionClosed, Event
 from swarm.net.real import RealNetwork
 from swarm.node import Node, open_node
 from swarm.source import metainfo_of
 from swarm.state import remembered_port
+from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Metainfo
-from swarm.torrent.torrent import Torrent
+from swarm.torrent.torrent import Select, Torrent
 
 TICK = 1.0
 """Seconds between two looks at the numbers."""
@@ -71,35 +72,48 @@ class Session:
 
     def add(
         self,
-        metainfo: Metainfo,
+        source: Metainfo | Magnet,
         directory: Path,
         *,
-        select: Collection[int] | None = None,
+        select: Select = None,
         peers: Sequence[Endpoint] = (),
     ) -> Torrent:
         """`Node.add`, reported."""
-        torrent = self.node.add(metainfo, directory, select=select, peers=peers)
+        torrent = self.node.add(source, directory, select=select, peers=peers)
         self.torrents.append(torrent)
         self._meters[torrent] = Meter()
         self._senders[torrent.info_hash] = set()
         self.report.started(self.seconds(), torrent, self.node.port)
+        if isinstance(source, Metainfo):
+            self._warn_of(source)
+        return torrent
+
+    async def wait_metadata(self, torrent: Torrent) -> Metainfo:
+        """`Torrent.wait_metadata`, reported if it had to be fetched."""
+        fetched = torrent.state == "metadata"
+        metainfo = await torrent.wait_metadata()
+        if fetched:
+            self.report.metadata(self.seconds(), torrent)
+            self._warn_of(metainfo)
+        return metainfo
+
+    def _warn_of(self, metainfo: Metainfo) -> None:
         for note in metainfo.notes:
             self.report.warning(self.seconds(), note, metainfo.info_hash)
-        return torrent
 
     async def wait_checked(self, torrent: Torrent) -> None:
         """`Torrent.wait_checked`; the time of the download itself counts from here."""
         await torrent.wait_checked()
         self._checked_at[torrent] = self.seconds()
 
-    async def wait_all_failed(self) -> StorageError:
+    async def wait_all_failed(self) -> SwarmError:
         """Share until the file system has stopped every torrent, reporting each of several; the last failure."""
-        failures: list[StorageError] = []
+        failures: list[SwarmError] = []
 
         async def watch(torrent: Torrent) -> None:
             failures.append(await torrent.wait_failed())
             if len(self.torrents) > 1:
-                self.report.warning(self.seconds(), f"{torrent.metainfo.name}: {failures[-1]}", torrent.info_hash)
+                self.report.warning(self.seconds(), f"{torrent.name}: {failures[-1]}", torrent.info_hash)
 
         async with trio.open_nursery() as nursery:
             for torrent in self.torrents:
@@ -113,7 +127,7 @@ class Session:
             peer.identity.endpoint for peer in torrent.connections if peer.bytes_down
         }
         return Summary(
-            path=torrent.directory / torrent.metainfo.name,
+            path=torrent.directory / torrent.name,
             total=statistics.total,
             downloaded=statistics.downloaded,
             seconds=self.seconds() - self._checked_at[torrent],
@@ -180,20 +194,18 @@ class Session:
         """Why data is missing, in sentences that name the torrent where there are several."""
         several = len(self.torrents) > 1
         return [
-            f"{torrent.metainfo.name}: {reason}" if several else reason
+            f"{torrent.name}: {reason}" if several else reason
             for torrent in self._missing()
             for reason in torrent.why()
         ]
 
     def _missing(self) -> list[Torrent]:
-        return [
-            torrent for torrent in self.torrents if torrent.state in ("queued", "checking", "downloading", "stopped")
-        ]
+        return [torrent for torrent in self.torrents if torrent.state not in ("seeding", "failed")]
 
     def _mark(self) -> object:
         """Something that changes whenever something moves."""
         numbers = [torrent.statistics() for torrent in self.torrents]
-        return [(each.downloaded, each.uploaded, each.done, each.checked) for each in numbers]
+        return [(each.downloaded, each.uploaded, each.done, each.checked, each.metadata_blocks) for each in numbers]
 
 
 @asynccontextmanager
@@ -214,8 +226,18 @@ async def open_session(
         nursery.cancel_scope.cancel()
 
 
+async def load_sources(sources: Sequence[str], bind: str | None) -> list[Metainfo | Magnet]:
+    """The torrents and links named on the command line, each torrent once."""
+    found: dict[bytes, Metainfo | Magnet] = {}
+    for source in sources:
+        loaded = await load_within(source, bind)
+        if loaded.info_hash not in found or isinstance(loaded, Metainfo):
+            found[loaded.info_hash] = loaded
+    return list(found.values())
+
+
 async def load_torrents(sources: Sequence[str], bind: str | None) -> list[Metainfo]:
-    """The torrents named on the command line, each once."""
+    """The torrents named on the command line, each once.  SwarmError for a link: what it leaves out is needed."""
     found: dict[bytes, Metainfo] = {}
     for source in sources:
         metainfo = metainfo_of(source, await load_within(source, bind))

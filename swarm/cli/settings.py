@@ -157,9 +157,7 @@ SETTINGS: tuple[Setting, ...] = (
         parse=parse_host_port,
         default=(),
         metavar="HOST:PORT",
-        help="a node to enter the DHT by",
-        asks_for="the DHT",
-        unless=((),),
+        help="a node to enter the DHT by, instead of the public ones",
     ),
     Setting(
         name="stun",

@@ -43,6 +43,13 @@ class BoundNetwork:
             return any(True for _ in self._usable())
         return bool(self.interfaces())
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody beyond this machine can be reached: there is no network to look for peers in."""
+        if self._host is not None:
+            return ip_address(self._host).is_loopback
+        return any(interface.loopback for interface in self.interfaces())
+
     async def bind_udp(
         self, local: Endpoint, *, shared: bool = False, multicast_group: str | None = None, interface: str | None = None
     ) -> DatagramSocket:

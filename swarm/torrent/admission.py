@@ -7,6 +7,7 @@ How a peer is reached is the ladder's business; where peers come from that of `s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import trio
 
@@ -22,57 +23,108 @@ from swarm.events import (
     PeerDiscovered,
     SourceName,
 )
-from swarm.peer import Culprit, Identity, PeerConnection
+from swarm.ext.pex import PexPeer
+from swarm.identity import Culprit, Identity
+from swarm.peer import PeerConnection, TorrentSide
 from swarm.peerlist import KnownPeer, PeerList
+from swarm.torrent.claims import Claims
+from swarm.torrent.connections import Connections
 from swarm.torrent.duplicates import follows_our_rule, made_by_one_end, newcomer_replaces
-from swarm.torrent.exchange import Exchange
 from swarm.torrent.lent import Lent
 from swarm.wire.extended import ExtendedHandshake
-from swarm.wire.handshake import Handshake
+from swarm.wire.handshake import RESERVED_DHT, RESERVED_EXTENDED, RESERVED_FAST, Handshake
 
 BOTH_STAND = 1.0
 """Seconds in which two connections to one peer may both stand where the other end is not ours: clients differ in which
 they close, and closing at once could close both."""
 
 
+PRIVATE_SOURCES: tuple[SourceName, ...] = ("tracker", "manual", "incoming")
+"""Who may name peers of a private torrent; who came in by itself heard of us from the tracker, too."""
+
 MAX_CONDEMNED = 1000
 """Senders of bad data remembered; the oldest is forgotten first, and is found out again if it goes on."""
+
+
+class Inside(TorrentSide, Protocol):
+    """What peers are let into."""
+
+    @property
+    def seeding(self) -> bool:
+        """Whether nothing is missing."""
+
+    @property
+    def before_metadata(self) -> bool:
+        """Whether nobody knows yet what there is to exchange."""
 
 
 class Admission:
     """The door of one torrent; implements what the dialer (`WantsPeers`) and the acceptor (`TakesPeers`) need.
 
-    Nobody is dialled or let in before `open` and after `shut`.  ``greeting`` makes our extension handshake.
+    Nobody is dialled or let in before `open` and after `shut`.  ``equip`` gives a new connection its extensions and
+    makes our extension handshake.
     """
 
-    def __init__(self, info_hash: bytes, lent: Lent, greeting: Callable[[Identity], ExtendedHandshake]) -> None:
+    def __init__(
+        self,
+        info_hash: bytes,
+        lent: Lent,
+        connections: Connections,
+        equip: Callable[[PeerConnection], ExtendedHandshake],
+    ) -> None:
         self.peers = PeerList(rng=lent.rng)
         self._info_hash = info_hash
         self._lent = lent
-        self._greeting = greeting
-        self._exchange: Exchange | None = None
+        self._connections = connections
+        self._equip = equip
+        self.public = True
+        """Whether the DHT may be spoken of; set to False for a private torrent (BEP 27)."""
+        self._inside: Inside | None = None
         self._condemned: dict[Culprit, None] = {}
         self._known: dict[PeerConnection, KnownPeer] = {}
-        self._listening_told: set[PeerConnection] = set()
+        self._told: set[PeerConnection] = set()
 
-    def open(self, exchange: Exchange) -> None:
-        """Let peers into the exchange from now on."""
-        self._exchange = exchange
+    def open(self, inside: Inside) -> None:
+        """Let peers in from now on; called again when the metadata is there and the exchange begins."""
+        self._inside = inside
 
     def shut(self, reason: str) -> None:
         """Let nobody in any more, and end the connections that stand."""
-        exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.close(reason)
+        self._inside = None
+        self._connections.close(reason)
 
     def found(self, endpoints: Iterable[Endpoint], source: SourceName) -> None:
         """A source names peers."""
-        now = trio.current_time()
         for endpoint in endpoints:
-            known = len(self.peers)
-            if self.peers.add(endpoint, source, now) is not None and len(self.peers) > known:
-                self._lent.emit(PeerDiscovered(self._info_hash, endpoint, source))
+            self._discovered(endpoint, source)
         self._lent.wake_dialer()
+
+    def introduced(self, introducer: PeerConnection, peers: Iterable[PexPeer]) -> None:
+        """A connected peer names others (BEP 11), whom it may introduce us to (BEP 55)."""
+        for endpoint, flags in peers:
+            self._discovered(endpoint, "pex", introducer.identity.endpoint, flags)
+        self._lent.wake_dialer()
+
+    def no_longer_introduced(self, introducer: PeerConnection, endpoints: Iterable[Endpoint]) -> None:
+        """A connected peer has lost others."""
+        for endpoint in endpoints:
+            self.peers.no_longer_introduced(endpoint, introducer.identity.endpoint)
+
+    def become_private(self) -> None:
+        """The metadata says that only trackers may name peers (BEP 27): forget whom others named."""
+        self.public = False
+        self.peers.keep_only(PRIVATE_SOURCES)
+        for peer in self._connections:
+            if peer.identity.direction == "out" and peer.identity.endpoint not in self.peers:
+                peer.close("private")
+
+    def _discovered(
+        self, endpoint: Endpoint, source: SourceName, introducer: Endpoint | None = None, flags: int = 0
+    ) -> None:
+        known = len(self.peers)
+        added = self.peers.add(endpoint, source, trio.current_time(), introducer=introducer, flags=flags)
+        if added is not None and len(self.peers) > known:
+            self._lent.emit(PeerDiscovered(self._info_hash, endpoint, source))
 
     def retry_all(self) -> None:
         """We were cut off and are back: dial everybody again without waiting."""
@@ -88,12 +140,24 @@ class Admission:
             del self._condemned[next(iter(self._condemned))]
         self._lent.emit(PeerBanned(self._info_hash, Endpoint(culprit.host, 0), "bad-data"))
 
-    def listens_at(self, peer: PeerConnection, port: int) -> None:
-        """An inbound peer says where it listens: whom we need not dial now, and can when this connection is lost."""
+    def told_addresses(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
+        """A peer says where else it is (BEP 10): where it listens if it came in, and its address of the other family.
+
+        Who listens where is remembered with the connection: we need not dial it now, and can when this one is lost.
+        """
         identity = peer.identity
-        if peer in self._known or peer in self._listening_told or not 0 < port < 65536:
+        port = theirs.p if identity.direction == "in" else identity.endpoint.port
+        if port is None or peer in self._told:
             return
-        self._listening_told.add(peer)  # whoever says it again, and again, costs nothing
+        self._told.add(peer)  # whoever says it again, and again, costs nothing
+        if identity.direction == "in":
+            self._listens_at(peer, port)
+        other = theirs.ipv4 if identity.endpoint.is_ipv6 else theirs.ipv6
+        if other is not None and Endpoint(other, port).address.is_global:
+            self.found([Endpoint(other, port)], "incoming")
+
+    def _listens_at(self, peer: PeerConnection, port: int) -> None:
+        identity = peer.identity
         listens = Endpoint(identity.endpoint.host, port)
         known = self.peers.add(listens, "incoming", trio.current_time(), peer_id=identity.peer_id)
         if known is not None:
@@ -103,14 +167,14 @@ class Admission:
     # -- for the dialer and the acceptor ----------------------------------------------------------------------------
 
     def our_handshake(self) -> Handshake:
-        return Handshake(self._info_hash, self._lent.peer_id)
+        dht = RESERVED_DHT if self.public and self._lent.dht is not None else 0
+        return Handshake(self._info_hash, self._lent.peer_id, RESERVED_EXTENDED | RESERVED_FAST | dht)
 
     def next_to_dial(self) -> KnownPeer | None:
         """Somebody worth an attempt now, marked as being dialled."""
-        exchange = self._exchange
-        if exchange is None or len(exchange.connections) >= self._lent.config.max_peers:
+        if self._inside is None or len(self._connections) >= self._lent.config.max_peers:
             return None
-        return self.peers.next_to_dial(trio.current_time(), seeding=exchange.seeding)
+        return self.peers.next_to_dial(trio.current_time(), seeding=self._inside.seeding)
 
     def dial_abandoned(self, peer: KnownPeer) -> None:
         """The attempt was broken off without a verdict: we went offline."""
@@ -127,29 +191,28 @@ class Admission:
     async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:
         """Admit a handshaken stream and serve it until it ends; a refused one is closed and the reason counted."""
         identity = Identity(link.remote, link.path, "in" if known is None else "out", theirs, link.encryption)
-        exchange = self._exchange
-        reason = self._reason_to_refuse(identity, exchange)
-        if reason is not None or exchange is None:
+        inside = self._inside
+        reason = self._reason_to_refuse(identity) if inside is not None else "not-running"
+        if reason is not None or inside is None:
             link.stream.abort()
             self._refused(identity, known, reason or "not-running")
         else:
-            peer = PeerConnection(link.stream, identity, exchange, link.received)
-            await self._serve(peer, exchange, known, seconds)
+            claims = Claims() if inside.before_metadata else None
+            peer = PeerConnection(link.stream, identity, inside, link.received, claims=claims)
+            await self._serve(peer, known, seconds)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _reason_to_refuse(self, identity: Identity, exchange: Exchange | None) -> str | None:
+    def _reason_to_refuse(self, identity: Identity) -> str | None:
         """Why a connection is not admitted; settles duplicates where both ends decide alike."""
-        if exchange is None:
-            return "not-running"
         if identity.peer_id == self._lent.peer_id:
             return "self"
         if identity.culprit in self._condemned or self.peers.is_banned(identity.endpoint.host):
             return "banned"
-        rival = exchange.rival_of(identity)
+        rival = self._connections.rival_of(identity)
         if rival is not None:
             return self._settle(rival, identity)
-        if len(exchange.connections) >= self._lent.config.max_peers:
+        if len(self._connections) >= self._lent.config.max_peers:
             return "full"
         return None
 
@@ -174,27 +237,27 @@ class Admission:
             else:
                 self.peers.failed(known, identity.path, reason, trio.current_time())
 
-    async def _serve(self, peer: PeerConnection, exchange: Exchange, known: KnownPeer | None, seconds: float) -> None:
+    async def _serve(self, peer: PeerConnection, known: KnownPeer | None, seconds: float) -> None:
         identity = peer.identity
-        if (rival := exchange.rival_of(identity)) is not None:
+        if (rival := self._connections.rival_of(identity)) is not None:
             self._lent.work.start_soon(self._settle_duplicates, rival, peer)
         if known is not None:
             self.peers.connected(known, identity.path, obfuscated=identity.encryption != "plaintext")
             self._known[peer] = known
-        exchange.joined(peer)
+        self._connections.joined(peer)
         self._lent.emit(
             PeerConnected(self._info_hash, identity.endpoint, identity.path, identity.direction, peer.client, seconds)
         )
-        peer.start(self._greeting(identity))
+        peer.start(self._equip(peer), self._lent.dht_port() if self.public else None)
         try:
             await peer.run()
         finally:
-            exchange.left(peer)
+            self._connections.left(peer)
             self._closed(peer)
 
     def _closed(self, peer: PeerConnection) -> None:
         now, identity = trio.current_time(), peer.identity
-        self._listening_told.discard(peer)
+        self._told.discard(peer)
         if (known := self._known.pop(peer, None)) is not None:
             self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up)
         self._lent.emit(

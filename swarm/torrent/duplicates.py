@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from swarm.peer import Identity
+from swarm.identity import Identity
 
 OUR_PREFIX = b"-SW"
 """Peer ids that begin so belong to nodes of ours, which decide by this very rule."""

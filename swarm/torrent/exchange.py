@@ -17,11 +17,13 @@ from swarm.bitfield import Bitfield
 from swarm.config import Config
 from swarm.errors import StorageError
 from swarm.events import Emit, PieceFailed, PieceVerified
+from swarm.identity import Culprit
 from swarm.net.network import Buffer
-from swarm.peer import Culprit, Identity, PeerConnection
+from swarm.peer import PeerConnection
 from swarm.ratelimit import TokenBucket
 from swarm.torrent.blame import Blame
 from swarm.torrent.choker import Choker, PeerView
+from swarm.torrent.connections import Connections
 from swarm.torrent.disk import Disk
 from swarm.torrent.downloader import Copies
 from swarm.torrent.metainfo import Metainfo
@@ -50,6 +52,8 @@ class Keeper(Protocol):
 
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None: ...
 
+    def dht_node_told(self, peer: PeerConnection, port: int) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -57,6 +61,15 @@ class Limits:
 
     download: tuple[TokenBucket, ...]
     upload: tuple[TokenBucket, ...]
+
+    @property
+    def downloading(self) -> tuple[TokenBucket, ...]:
+        """Those that limit anything."""
+        return tuple(bucket for bucket in self.download if bucket.rate)
+
+    @property
+    def uploading(self) -> tuple[TokenBucket, ...]:
+        return tuple(bucket for bucket in self.upload if bucket.rate)
 
 
 class Exchange:
@@ -66,6 +79,8 @@ class Exchange:
     its peers.
     """
 
+    before_metadata = False
+
     def __init__(
         self,
         metainfo: Metainfo,
@@ -73,6 +88,7 @@ class Exchange:
         disk: Disk,
         choker: Choker,
         keeper: Keeper,
+        connections: Connections,
         *,
         config: Config,
         limits: Limits,
@@ -82,9 +98,7 @@ class Exchange:
         self.metainfo = metainfo
         self.picker = picker
         self.disk = disk
-        self.connections: list[PeerConnection] = []
-        self.bytes_down = self.bytes_up = 0
-        self.wasted = 0
+        self.connections = connections
         self._blame = Blame()
         self._choker = choker
         self._keeper = keeper
@@ -93,67 +107,33 @@ class Exchange:
         self._emit = emit
         self._work = work
         self._choke_due = False
+        self._departed = connections.departed
         self._unstored: deque[int] = deque()
         self._storers = 0
-        self._changed = trio.lowlevel.ParkingLot()
+        self._stored_all = trio.lowlevel.ParkingLot()
 
-    # -- connections ------------------------------------------------------------------------------------------------
-
-    def joined(self, peer: PeerConnection) -> None:
-        """Count in a connection that is about to run."""
-        self.connections.append(peer)
-
-    def left(self, peer: PeerConnection) -> None:
-        """Count out a connection that has ended, keeping its totals."""
-        self.connections.remove(peer)
-        self._choke_due = True
-        self.bytes_down += peer.bytes_down
-        self.bytes_up += peer.bytes_up
-        self.wasted += peer.downloader.wasted
-        self._changed.unpark_all()
-
-    async def wait_left(self) -> None:
-        """Block until no connection is left."""
-        while self.connections:
-            await self._changed.park()
+    def begin(self) -> None:
+        """Let those take part who were connected before the metadata was there."""
+        for peer in self.connections:
+            peer.begin(self)
 
     @property
     def seeding(self) -> bool:
         """Whether everything wanted is there."""
         return not self.picker.wanted_left
 
-    def totals(self) -> tuple[int, int]:
-        """Payload bytes received and sent by all connections, ended ones included."""
-        down = self.bytes_down + sum(peer.bytes_down for peer in self.connections)
-        return down, self.bytes_up + sum(peer.bytes_up for peer in self.connections)
-
-    def wasted_now(self) -> int:
-        """Payload bytes that were of no use, by all connections."""
-        return self.wasted + sum(peer.downloader.wasted for peer in self.connections)
-
-    def rival_of(self, identity: Identity) -> PeerConnection | None:
-        """A connection to the same peer id that still stands."""
-        for peer in self.connections:
-            if peer.identity.peer_id == identity.peer_id and not peer.closing:
-                return peer
-        return None
-
     def tick(self, now: float) -> None:
-        """Once a second while there are connections."""
-        for peer in tuple(self.connections):
-            peer.tick(now, self._config.idle_timeout)
-            if self.seeding and peer.downloader.theirs.complete:
-                peer.close("both-complete")
-        if self._choke_due or now >= self._choker.next_deadline:
+        """Once a second while there are connections, after theirs."""
+        if self.seeding:
+            for peer in self.connections:
+                if peer.downloader.theirs.complete:
+                    peer.close("both-complete")
+        if self._choke_due or now >= self._choker.next_deadline or self._departed != self.connections.departed:
             self._choke(now)
-
-    def close(self, reason: str) -> None:
-        """End every connection."""
-        for peer in tuple(self.connections):
-            peer.close(reason)
 
     def _choke(self, now: float) -> None:
         self._choke_due = False
+        self._departed = self.connections.departed
         views = [_view(peer) for peer in self.connections]
         unchoked = self._choker.decide(views, now, seeding=self.seeding)
         for peer in self.connections:
@@ -170,11 +150,11 @@ class Exchange:
 
     @property
     def download_limits(self) -> tuple[TokenBucket, ...]:
-        return tuple(bucket for bucket in self._limits.download if bucket.rate)
+        return self._limits.downloading
 
     @property
     def upload_limits(self) -> tuple[TokenBucket, ...]:
-        return tuple(bucket for bucket in self._limits.upload if bucket.rate)
+        return self._limits.uploading
 
     async def read_blocks(self, run: Sequence[BlockRange]) -> list[Buffer]:
         try:
@@ -206,12 +186,15 @@ class Exchange:
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
         self._keeper.extended_handshake_received(peer, theirs)
 
+    def dht_node_told(self, peer: PeerConnection, port: int) -> None:
+        self._keeper.dht_node_told(peer, port)
+
     # -- pieces -----------------------------------------------------------------------------------------------------
 
     async def wait_stored(self) -> None:
         """Block until no piece is being hashed or written."""
         while self._storers:
-            await self._changed.park()
+            await self._stored_all.park()
 
     async def _store(self) -> None:
         """Hash and write complete pieces, as many as wait in one hop, until none is left."""
@@ -223,7 +206,7 @@ class Exchange:
                     self._stored(index, outcome)
         finally:
             self._storers -= 1
-            self._changed.unpark_all()
+            self._stored_all.unpark_all()
 
     def _next_to_store(self) -> list[int]:
         """A fair share of what waits, so that all storers have something, and no more than MAX_STORE at once."""

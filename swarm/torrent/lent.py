@@ -10,6 +10,8 @@ from pathlib import Path
 import trio
 
 from swarm.config import Config
+from swarm.discover.dht_source import DhtSource
+from swarm.discover.lsd import LocalDiscovery
 from swarm.discover.trackers import Announcer
 from swarm.events import Emit
 from swarm.ratelimit import TokenBucket
@@ -36,8 +38,15 @@ class Lent:
     download_limit: TokenBucket
     upload_limit: TokenBucket
     announcer: Announcer
+    dht: DhtSource | None
+    """None where it is switched off, as the next."""
+    local: LocalDiscovery | None
     listening_port: Callable[[], int]
     """What strangers reach us on, 0 while offline."""
+    dht_port: Callable[[], int | None]
+    """Where our DHT node is, for PORT messages (BEP 5); None while there is none."""
+    own_address: Callable[[bool], str | None]
+    """An address of ours that anybody on the internet can send to, IPv6 if True; None while we know none."""
     wake_dialer: Callable[[], None]
     wall_clock: Callable[[], float]
     """Seconds since the epoch, by the clock that stamps files."""

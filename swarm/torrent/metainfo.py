@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from hashlib import sha1, sha256
 from typing import Literal
 
-from dht.bencode import BencodeError, Value, decode_untrusted, decode_with_spans_untrusted
+from dht.bencode import BencodeError, Encodable, Value, decode_untrusted, decode_with_spans_untrusted, encode
 from swarm.errors import MetainfoError
 from swarm.torrent.filelist import FileEntry, read_files_untrusted
 from swarm.torrent.names import decode_text
@@ -143,6 +143,20 @@ def parse_torrent_untrusted(data: bytes) -> Metainfo:
         creation_date=creation_date if isinstance(creation_date, int) and creation_date >= 0 else None,
         comment=_text(torrent.get(b"comment.utf-8", torrent.get(b"comment"))),
     )
+
+
+def encode_torrent(metainfo: Metainfo) -> bytes:
+    """A .torrent file: the info dictionary byte for byte, and the trackers, web seeds and nodes that are known."""
+    around: dict[bytes, Encodable] = {}
+    if metainfo.trackers:
+        around[b"announce"] = metainfo.trackers[0][0].encode()
+        around[b"announce-list"] = [[url.encode() for url in tier] for tier in metainfo.trackers]
+    if metainfo.nodes:
+        around[b"nodes"] = [[host.encode(), port] for host, port in metainfo.nodes]
+    if metainfo.web_seeds:
+        around[b"url-list"] = [url.encode() for url in metainfo.web_seeds]
+    parts = {key: encode(value) for key, value in around.items()} | {b"info": metainfo.info_bytes}
+    return b"d" + b"".join(encode(key) + parts[key] for key in sorted(parts)) + b"e"
 
 
 def parse_info_untrusted(

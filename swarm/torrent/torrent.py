@@ -1,4 +1,4 @@
-"""One shared download from start to stop: check, exchange, trackers, peers, and what is kept between runs.
+"""One shared download from start to stop: metadata, check, exchange, sources of peers, and what is kept between runs.
 
 The supervisor of one torrent.  Idle, it costs no task and no file handle: tasks exist for connections and pieces under
 way only, and the node's ticker calls `Torrent.tick`.  The exchange of pieces itself is `swarm.torrent.exchange`; how
@@ -8,7 +8,7 @@ peers are reached is `swarm.connect`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,33 +16,44 @@ from typing import Literal
 import trio
 
 from swarm.bitfield import Bitfield
-from swarm.discover.trackers import TrackerSource, TrackerStatus
+from swarm.discover.trackers import TrackerStatus
 from swarm.endpoint import Endpoint
-from swarm.errors import StorageError
+from swarm.errors import StorageError, SwarmError
 from swarm.events import StorageFailed, TorrentAdded, TorrentChecked, TorrentCompleted, Warned
-from swarm.peer import Culprit, Identity, PeerConnection
+from swarm.identity import Culprit
+from swarm.peer import PeerConnection
 from swarm.ratelimit import TokenBucket
 from swarm.torrent.admission import Admission
+from swarm.torrent.beginning import Beginning
 from swarm.torrent.choker import Choker
-from swarm.torrent.disk import Disk
+from swarm.torrent.connections import Connections
+from swarm.torrent.content import Content
 from swarm.torrent.exchange import Exchange, Limits
-from swarm.torrent.keeping import Keeping, Totals
+from swarm.torrent.extensions import Shared, equip, fall_silent
+from swarm.torrent.keeping import Totals
 from swarm.torrent.lent import Lent
+from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Metainfo
+from swarm.torrent.metasource import MetadataSource
 from swarm.torrent.picker import Picker
-from swarm.torrent.selection import Selection
-from swarm.torrent.storage import Storage
+from swarm.torrent.sources import Sources
 from swarm.torrent.uploader import MAX_QUEUED
 from swarm.wire.extended import ExtendedHandshake
 
 FEW_PEERS = 5
 ASK_AGAIN = 60.0
-"""With fewer connections than FEW_PEERS, trackers are asked for more every so many seconds (as they allow)."""
+"""With fewer connections than FEW_PEERS, sources are asked for more every so many seconds (as they allow)."""
 
 KEPT_PEERS = 200
 """Peers written into the resume file."""
 
-TorrentState = Literal["queued", "checking", "downloading", "seeding", "stopped", "failed"]
+TorrentState = Literal["metadata", "queued", "checking", "downloading", "seeding", "stopped", "failed"]
+
+UNKNOWN_LEFT = 1
+"""Bytes that trackers are told are missing while nobody knows how many: not 0, which would make us a seed."""
+
+Select = Collection[int] | Callable[[Metainfo], Collection[int] | None] | None
+"""The indices of the files to fetch, None for all; or what tells them once the metadata is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,10 @@ class TorrentStatistics:
     to_check: int
     peers_by_path: dict[str, int]
     known_peers: int
+    metadata: str = ""
+    """While it is missing: from how many peers it was asked, and why not."""
+    metadata_blocks: int = 0
+    """Blocks of it that have come."""
 
 
 class Torrent:
@@ -73,92 +88,120 @@ class Torrent:
 
     def __init__(
         self,
-        metainfo: Metainfo,
+        source: Metainfo | Magnet,
         directory: Path,
         lent: Lent,
         *,
-        select: Collection[int] | None = None,
+        select: Select = None,
         peers: Iterable[Endpoint] = (),
         download_rate: int = 0,
         upload_rate: int = 0,
     ) -> None:
-        """``select`` are the file indices to fetch, None for all; rates are bytes per second, 0 unlimited."""
-        self.metainfo = metainfo
+        """Rates are bytes per second, 0 unlimited.  ValueError for a file that a known torrent does not have."""
+        self.info_hash = source.info_hash
         self.directory = directory
-        self.state: TorrentState = "queued"
-        self.error: StorageError | None = None
-        self.admission = Admission(metainfo.info_hash, lent, self._greeting)
+        self.error: SwarmError | None = None
+        self.metadata = MetadataSource(source, lent, self.condemned)
         self._lent = lent
         self._config = lent.config
-        self._selection = Selection(metainfo, select)
+        self._select = select
         self._manual = tuple(peers)
-        self._disk = Disk(
-            Storage(directory, metainfo, handles=lent.handles, preallocate=lent.config.preallocate),
-            runner=lent.runner,
-            cache=lent.cache,
-        )
-        self._keeping = Keeping(metainfo, self._disk, lent.runner, lent.resume_directory, lent.wall_clock, self._warn)
         self._limits = Limits(
             (lent.download_limit, TokenBucket(download_rate)), (lent.upload_limit, TokenBucket(upload_rate))
         )
+        self._connections = Connections()
+        self.admission = Admission(self.info_hash, lent, self._connections, self._equip)
+        self._shared = Shared(lent, self._connections, self.admission, self.metadata)
+        self._sources = Sources(self.info_hash, lent, self.admission.found, counters=self)
+        self._content: Content | None = None
         self._exchange: Exchange | None = None
-        self._trackers: TrackerSource | None = None
-        self._checking = (0, 0)
+        self.state: TorrentState = "metadata"
+        self._learnt = trio.Event()
         self._checked = trio.Event()
         self._settled = trio.Event()
         self._failed = trio.Event()
         self._asked_at = 0.0
+        if isinstance(source, Metainfo):
+            self._learn(source)
 
     def __repr__(self) -> str:
-        return f"<Torrent {self.metainfo.name!r} {self.state}>"
+        return f"<Torrent {self.name!r} {self.state}>"
 
     @property
-    def info_hash(self) -> bytes:
-        return self.metainfo.info_hash
+    def name(self) -> str:
+        """What to call it: until the metadata is there, by what the link calls it, or its info-hash.  No file name."""
+        return self._content.metainfo.name if self._content is not None else self.metadata.name
+
+    @property
+    def metainfo(self) -> Metainfo:
+        """RuntimeError while only a magnet link is known: see `wait_metadata`."""
+        if self._content is None:
+            raise RuntimeError("the metadata is not there yet")
+        return self._content.metainfo
 
     # -- life -------------------------------------------------------------------------------------------------------
 
+    async def fetch_metadata(self) -> None:
+        """Get the metadata from peers, or from what an earlier run has kept, if only a link is known.
+
+        Returns when it is there, or when the torrent was stopped; failure is told by ``state``.
+        """
+        if self._learnt.is_set() or self.state != "metadata":
+            return
+        try:
+            metainfo = await self.metadata.recall() or await self._fetch()
+            if self.state == "metadata" and metainfo is not None:
+                self._learn(metainfo)
+        except SwarmError as error:
+            self._fail(error, "bad-metadata")
+
+    async def _fetch(self) -> Metainfo | None:
+        self.admission.open(Beginning(self._lent, self._limits, self))
+        self.admission.found(self._manual, "manual")
+        self._sources.start(self.metadata.trackers, private=False)
+        return await self.metadata.wait()
+
+    def _learn(self, metainfo: Metainfo) -> None:
+        """The metadata is there: from now on this is a torrent like any other."""
+        select = self._select(metainfo) if callable(self._select) else self._select
+        if metainfo.private:
+            self.admission.become_private()
+        for peer in self._connections:
+            silent = fall_silent(peer) if metainfo.private else {}
+            peer.tell(ExtendedHandshake(m=peer.extensions.m | silent, metadata_size=len(metainfo.info_bytes)))
+        self._content = Content(metainfo, self.directory, self._lent, select, self._warn)
+        self.state = "queued"
+        self._learnt.set()
+
     async def open(self) -> None:
         """Find out what is on disk, then take part.  Returns when the check is over; failure is told by ``state``."""
-        if self.state != "queued":  # stopped before its turn came
+        content = self._content
+        if self.state != "queued" or content is None:  # stopped before its turn came
             return
         self.state = "checking"
-        self._lent.emit(TorrentAdded(self.info_hash, self.metainfo.name, self.metainfo.total_size))
+        self._lent.emit(TorrentAdded(self.info_hash, self.name, content.metainfo.total_size))
         try:
-            have = await self._check()
-            await self._disk.prepare(self._selection.files)
-            await self._keeping.save(have, self._keeping.before, self._keeping.peers, clean=False)
+            have = await content.check()
         except StorageError as error:
             self.storage_failed(error)
-            self._checked.set()
             return
         self._lent.emit(TorrentChecked(self.info_hash, have.count, have.size))
         if self.state == "checking":  # not stopped meanwhile
-            self._begin(have)
+            self._begin(content, have)
         self._checked.set()
 
-    async def _check(self) -> Bitfield:
-        have, doubtful = await self._keeping.recall()
-        self._checking = (0, len(doubtful))
-
-        def progress(looked_at: int, found: Bitfield) -> None:
-            self._checking = (looked_at, len(doubtful))
-
-        for index in await self._disk.check(doubtful, progress):
-            have.add(index)
-        return have
-
-    def _begin(self, have: Bitfield) -> None:
+    def _begin(self, content: Content, have: Bitfield) -> None:
         """The data is known: exchange pieces from now on."""
-        metainfo, lent = self.metainfo, self._lent
+        metainfo, lent = content.metainfo, self._lent
         picker = Picker(metainfo.piece_count, metainfo.piece_length, metainfo.total_size, have, lent.rng, lent.memory)
-        picker.set_wanted(self._selection.pieces)
+        picker.set_wanted(content.selection.pieces)
         self._exchange = Exchange(
             metainfo,
             picker,
-            self._disk,
+            content.disk,
             Choker(lent.rng, slots=self._config.upload_slots, upload_limit=self._config.upload_rate),
             self,
+            self._connections,
             config=self._config,
             limits=self._limits,
             emit=lent.emit,
@@ -168,88 +211,93 @@ class Torrent:
         if not picker.wanted_left:
             self._settled.set()
         self.admission.open(self._exchange)
+        self._exchange.begin()
         self.admission.found(self._manual, "manual")
-        self.admission.found(self._keeping.peers, "resume")
-        if self._config.trackers:
-            self._trackers = lent.announcer.add(
-                metainfo.trackers,
-                info_hash=self.info_hash,
-                peer_id=lent.peer_id,
-                counters=self,
-                found=self.admission.found,
-            )
+        self.admission.found(content.keeping.peers, "resume")
+        self._sources.start(metainfo.trackers, metainfo.nodes, private=metainfo.private)
 
     async def stop(self) -> None:
         """Leave the swarm and save; bounded by the caller's cancel scope, but the save itself is always finished.
 
         Trackers are told for as long as the scope allows.
         """
-        exchange, trackers, self._trackers = self._exchange, self._trackers, None
         if self.state != "failed":
             self.state = "stopped"
         self.admission.shut("stopped")
+        self.metadata.stop()
+        try:
+            await self._connections.wait_left()  # while the sockets are there to say goodbye through
+            await self._sources.stop()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._put_away()
+
+    async def _put_away(self) -> None:
+        exchange, content = self._exchange, self._content
+        if content is None:
+            return
         try:
             if exchange is not None:
-                await exchange.wait_left()  # while the sockets are there to say goodbye through
-            if trackers is not None:
-                await trackers.stop()
+                await exchange.wait_stored()
+                await self._save(exchange, content, clean=True)
         finally:
-            if exchange is not None:
-                with trio.CancelScope(shield=True):
-                    await exchange.wait_stored()
-                    try:
-                        await self._save(exchange, clean=True)
-                    finally:
-                        self._disk.release()
-            else:
-                self._disk.release()
+            content.disk.release()
 
     def tick(self, now: float) -> None:
         """Once a second, by the node."""
-        exchange = self._exchange
-        if exchange is None or not self.running:
+        if not self.running:
             return
-        if exchange.connections:
-            exchange.tick(now)
-        if self._keeping.due(now):
-            self._lent.work.start_soon(self._save_or_fail, exchange)
-        if self.state == "downloading" and len(exchange.connections) < FEW_PEERS and now >= self._asked_at + ASK_AGAIN:
+        if self._connections:
+            self._connections.tick(now, self._config.idle_timeout)
+            if self._exchange is not None:
+                self._exchange.tick(now)
+        if self._exchange is not None and self._content is not None and self._content.keeping.due(now):
+            self._lent.work.start_soon(self._save_or_fail, self._exchange, self._content)
+        if self.state != "seeding" and len(self._connections) < FEW_PEERS and now >= self._asked_at + ASK_AGAIN:
             self._asked_at = now
-            if self._trackers is not None:
-                self._trackers.want_more()
+            self._sources.want_more()
 
     @property
     def running(self) -> bool:
-        """Whether peers are wanted and served."""
-        return self.state in ("downloading", "seeding")
+        """Whether peers are wanted and served; while the data of a link is being checked they are kept."""
+        if self.state in ("queued", "checking"):
+            return bool(self._connections)
+        return self.state in ("metadata", "downloading", "seeding")
+
+    async def wait_metadata(self) -> Metainfo:
+        """Block until the metadata is there.  Raises SwarmError if it, or anything later, failed."""
+        await self._learnt.wait()
+        if self.error is not None:
+            raise self.error
+        return self.metainfo
 
     async def wait_checked(self) -> None:
-        """Block until the data on disk was looked at.  Raises StorageError if that, or anything later, failed."""
+        """Block until the data on disk was looked at.  Raises SwarmError if that, or anything later, failed."""
         await self._checked.wait()
         if self.error is not None:
             raise self.error
 
     async def wait_complete(self) -> None:
-        """Block until everything wanted is on disk and verified.  Raises StorageError if the torrent failed."""
+        """Block until everything wanted is on disk and verified.  Raises SwarmError if the torrent failed."""
         await self._settled.wait()
         if self.error is not None:
             raise self.error
 
-    async def wait_failed(self) -> StorageError:
+    async def wait_failed(self) -> SwarmError:
         """Block until the file system stops the torrent, be it complete or not; why it did."""
         await self._failed.wait()
         assert self.error is not None
         return self.error
 
-    async def _save_or_fail(self, exchange: Exchange) -> None:
+    async def _save_or_fail(self, exchange: Exchange, content: Content) -> None:
         try:
-            await self._save(exchange, clean=False)
+            await self._save(exchange, content, clean=False)
         except StorageError as error:
             self.storage_failed(error)
 
-    async def _save(self, exchange: Exchange, *, clean: bool) -> None:
+    async def _save(self, exchange: Exchange, content: Content, *, clean: bool) -> None:
         known = tuple(peer.endpoint for peer in self.admission.peers.most_useful(KEPT_PEERS))
-        await self._keeping.save(exchange.have, Totals(*self._totals()), known, clean=clean)
+        await content.save(exchange.have, Totals(self.downloaded, self.uploaded), known, clean=clean)
 
     def _warn(self, message: str) -> None:
         self._lent.emit(Warned(message, self.info_hash))
@@ -257,27 +305,30 @@ class Torrent:
     # -- numbers ----------------------------------------------------------------------------------------------------
 
     def statistics(self) -> TorrentStatistics:
-        exchange = self._exchange
-        down, up = exchange.totals() if exchange is not None else (0, 0)
+        exchange, content, moved = self._exchange, self._content, self._connections.moved()
+        total = content.selection.size if content is not None else 0
+        checked, to_check = content.checking if content is not None else (0, 0)
         return TorrentStatistics(
             state=self.state,
-            done=self._selection.size - exchange.picker.remaining_bytes if exchange is not None else 0,
-            total=self._selection.size,
+            done=total - exchange.picker.remaining_bytes if exchange is not None else 0,
+            total=total,
             pieces_had=exchange.have.count if exchange is not None else 0,
-            pieces=self.metainfo.piece_count,
-            downloaded=down,
-            uploaded=up,
-            wasted=exchange.wasted_now() if exchange is not None else 0,
-            checked=self._checking[0],
-            to_check=self._checking[1],
-            peers_by_path=dict(Counter(peer.identity.path for peer in self.connections)),
+            pieces=content.metainfo.piece_count if content is not None else 0,
+            downloaded=moved.down,
+            uploaded=moved.up,
+            wasted=moved.wasted,
+            checked=checked,
+            to_check=to_check,
+            peers_by_path=dict(Counter(peer.identity.path for peer in self._connections)),
             known_peers=len(self.admission.peers),
+            metadata=self.metadata.why() if content is None else "",
+            metadata_blocks=self.metadata.blocks_had,
         )
 
     @property
-    def connections(self) -> Sequence[PeerConnection]:
+    def connections(self) -> Collection[PeerConnection]:
         """The peers of this moment."""
-        return self._exchange.connections if self._exchange is not None else ()
+        return tuple(self._connections)
 
     @property
     def have(self) -> Bitfield | None:
@@ -285,15 +336,14 @@ class Torrent:
         return self._exchange.have if self._exchange is not None else None
 
     def why(self) -> list[str]:
-        """Why nothing, or no more, is arriving: peers, trackers and our port, each in a sentence for the user."""
+        """Why nothing, or no more, is arriving: peers, sources and our port, each in a sentence for the user."""
         reasons = [f"peers: {self.admission.peers.why()}"] if len(self.admission.peers) else ["no peer is known"]
-        if self.connections and self.state == "downloading":
+        if self._content is None:
+            reasons.insert(0, f"the metadata is missing: {self.metadata.why()}")
+        elif self._connections and self.state == "downloading":
             reasons.append(self._why_connected_peers_send_nothing())
-        reasons += [_why_tracker(status) for status in self.tracker_statuses()]
-        if not self.metainfo.trackers:
-            reasons.append("the torrent names no tracker")
-        elif not self._config.trackers:
-            reasons.append("trackers are switched off")
+        trackers = self._content.metainfo.trackers if self._content is not None else self.metadata.trackers
+        reasons += self._sources.why(named=bool(trackers))
         if not self._config.tcp and not self._config.utp:
             reasons.append("TCP and µTP are both switched off")
         port = self._lent.listening_port()
@@ -301,77 +351,81 @@ class Torrent:
         return reasons
 
     def _why_connected_peers_send_nothing(self) -> str:
-        choking = sum(peer.downloader.choked for peer in self.connections)
-        useless = sum(not peer.downloader.interested for peer in self.connections)
-        return f"of {len(self.connections)} connected, {choking} choke us and {useless} have nothing that we need"
+        choking = sum(peer.downloader.choked for peer in self._connections)
+        useless = sum(not peer.downloader.interested for peer in self._connections)
+        return f"of {len(self._connections)} connected, {choking} choke us and {useless} have nothing that we need"
 
     def tracker_statuses(self) -> tuple[TrackerStatus, ...]:
-        return self._trackers.statistics() if self._trackers is not None else ()
+        return self._sources.tracker_statuses()
 
     @property
     def uploaded(self) -> int:
         """Payload bytes of this run, as trackers are told."""
-        return self._exchange.totals()[1] if self._exchange is not None else 0
+        return self._connections.moved().up
 
     @property
     def downloaded(self) -> int:
-        return self._exchange.totals()[0] if self._exchange is not None else 0
+        return self._connections.moved().down
 
     @property
     def left(self) -> int:
-        return self._exchange.picker.remaining_bytes if self._exchange is not None else self._selection.size
-
-    def _totals(self) -> tuple[int, int]:
-        before = self._keeping.before
-        return before.downloaded + self.downloaded, before.uploaded + self.uploaded
+        if self._exchange is not None:
+            return self._exchange.picker.remaining_bytes
+        return self._content.selection.size if self._content is not None else UNKNOWN_LEFT
 
     # -- what the exchange reports ----------------------------------------------------------------------------------
 
     def piece_stored(self, index: int) -> None:
-        assert self._exchange is not None
-        self._keeping.piece_stored()
+        assert self._exchange is not None and self._content is not None
+        self._content.keeping.piece_stored()
         if self.state == "downloading" and not self._exchange.picker.wanted_left:
             self.state = "seeding"
-            self._keeping.completed()
+            self._content.keeping.completed()
             self._lent.emit(TorrentCompleted(self.info_hash))
-            if self._trackers is not None:
-                self._trackers.completed()
+            self._sources.completed()
             self._settled.set()
 
     def storage_failed(self, error: StorageError) -> None:
         """Stop, keeping what is verified; safe to call for each of many failing pieces."""
-        if self.state == "failed":
-            return
+        if self.state != "failed":
+            self._lent.emit(StorageFailed(self.info_hash, str(error)))
+            self._fail(error, "storage-failed")
+
+    def _fail(self, error: SwarmError, reason: str) -> None:
         self.state = "failed"
         self.error = error
-        self._failed.set()
-        self.admission.shut("storage-failed")
-        self._lent.emit(StorageFailed(self.info_hash, str(error)))
-        self._settled.set()
+        self.admission.shut(reason)
+        for event in (self._failed, self._learnt, self._checked, self._settled):
+            event.set()
 
     def condemned(self, culprit: Culprit) -> None:
         self.admission.condemned(culprit)
 
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
-        if theirs.p and peer.identity.direction == "in":
-            self.admission.listens_at(peer, theirs.p)
+        self.admission.told_addresses(peer, theirs)
+        self.metadata.joined(peer)
 
-    def _greeting(self, identity: Identity) -> ExtendedHandshake:
-        """Our extension handshake (BEP 10) for one peer."""
+    def dht_node_told(self, peer: PeerConnection, port: int) -> None:
+        if self._lent.dht is not None and self.admission.public:
+            self._lent.dht.add_node(Endpoint(peer.identity.endpoint.host, port))
+
+    # -- what peers are told ----------------------------------------------------------------------------------------
+
+    def _equip(self, peer: PeerConnection) -> ExtendedHandshake:
+        """Put our extensions on a new connection; our extension handshake (BEP 10) for it."""
+        equip(peer, self._shared)
+        if not peer.identity.handshake.extended:
+            self.metadata.joined(peer)
+        endpoint, lent = peer.identity.endpoint, self._lent
         return ExtendedHandshake(
+            m=peer.extensions.m,
             v=self._config.client_name,
-            p=self._lent.listening_port() or None,
+            p=lent.listening_port() or None,
             reqq=MAX_QUEUED,
-            yourip=identity.endpoint.host.partition("%")[0],
-            metadata_size=len(self.metainfo.info_bytes),
+            yourip=endpoint.host.partition("%")[0],
+            ipv4=lent.own_address(False) if endpoint.is_ipv6 else None,
+            ipv6=None if endpoint.is_ipv6 else lent.own_address(True),
+            metadata_size=len(self.metainfo.info_bytes) if self._content is not None else None,
             upload_only=True if self.state == "seeding" else None,
             e=True if self._config.encryption == "require" else None,
         )
-
-
-def _why_tracker(status: TrackerStatus) -> str:
-    if status.last_error:
-        return f"tracker {status.url}: {status.last_error}"
-    if status.last_peers is not None:
-        return f"tracker {status.url}: answered with {status.last_peers} peers"
-    return f"tracker {status.url}: no answer yet"

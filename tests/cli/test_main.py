@@ -79,11 +79,10 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         (["completion", "tcsh"], "zsh"),
         (["download", "x", "--turn", "turn:u:p@h:1"], "is not in this version"),
         (["download", "x", "--stun", "h:1"], "is not in this version"),
-        (["download", "x", "--dht-bootstrap", "h:1"], "is not in this version"),
         (["download", "x", "--relay-serve"], "is not in this version"),
         (["seed", "x", "--stats", "f"], "is not in this version"),
-        (["download", "magnet:?xt=urn:btih:" + "a" * 40], "magnet"),
-        (["download", "b" * 40], "magnet"),
+        (["seed", "magnet:?xt=urn:btih:" + "a" * 40], "magnet"),
+        (["verify", "b" * 40], "magnet"),
         *(([name], "is not in this version") for name in TO_COME),
     ],
 )

@@ -80,7 +80,6 @@ def test_a_mistake_in_the_environment_names_the_variable(
     [
         ("SWARM_TURN", "turn:u:p@host:1"),
         ("SWARM_STUN", "host:1"),
-        ("SWARM_DHT_BOOTSTRAP", "host:1"),
         ("SWARM_RELAY_SERVE", "1"),
     ],
 )

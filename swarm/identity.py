@@ -1,0 +1,40 @@
+"""Who is at the other end of a connection, and by what name its misdeeds are remembered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from swarm.endpoint import Endpoint
+from swarm.events import Direction, EncryptionName, PathName
+from swarm.wire.handshake import Handshake
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who is at the other end and how the stream came to be."""
+
+    endpoint: Endpoint
+    path: PathName
+    direction: Direction
+    handshake: Handshake
+    encryption: EncryptionName = "plaintext"
+
+    @property
+    def peer_id(self) -> bytes:
+        return self.handshake.peer_id
+
+    @property
+    def culprit(self) -> Culprit:
+        return Culprit(self.endpoint.host, None if self.endpoint.address.is_global else self.peer_id)
+
+
+class Culprit(NamedTuple):
+    """By what name misdeeds of a peer are remembered over reconnections.
+
+    The address alone for the world at large, where peer ids are free and addresses are not; on a private network and
+    on one machine, where many peers share an address, the peer id too.
+    """
+
+    host: str
+    peer_id: bytes | None

@@ -1,0 +1,79 @@
+"""The connections of one torrent and the sums over them; the same list before and after its metadata is known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import trio
+
+from swarm.identity import Identity
+from swarm.peer import PeerConnection
+
+
+class Moved(NamedTuple):
+    """Payload bytes of all connections, ended ones included; ``wasted`` were of no use."""
+
+    down: int
+    up: int
+    wasted: int
+
+
+class Connections:
+    """Who is connected now.  Iterating gives a snapshot, so that the body may close peers."""
+
+    def __init__(self) -> None:
+        self._peers: list[PeerConnection] = []
+        self._ended = Moved(0, 0, 0)
+        self._left = trio.lowlevel.ParkingLot()
+        self.departed = 0
+        """How many have left so far."""
+
+    def __iter__(self) -> Iterator[PeerConnection]:
+        return iter(tuple(self._peers))
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def joined(self, peer: PeerConnection) -> None:
+        """Count in a connection that is about to run."""
+        self._peers.append(peer)
+
+    def left(self, peer: PeerConnection) -> None:
+        """Count out a connection that has ended, keeping its totals."""
+        self._peers.remove(peer)
+        self._ended = _plus(self._ended, peer)
+        self.departed += 1
+        self._left.unpark_all()
+
+    async def wait_left(self) -> None:
+        """Block until no connection is left."""
+        while self._peers:
+            await self._left.park()
+
+    def rival_of(self, identity: Identity) -> PeerConnection | None:
+        """A connection to the same peer id that still stands."""
+        for peer in self._peers:
+            if peer.identity.peer_id == identity.peer_id and not peer.closing:
+                return peer
+        return None
+
+    def close(self, reason: str) -> None:
+        """End every connection."""
+        for peer in self:
+            peer.close(reason)
+
+    def tick(self, now: float, idle_timeout: float) -> None:
+        """Once a second while there are connections."""
+        for peer in self:
+            peer.tick(now, idle_timeout)
+
+    def moved(self) -> Moved:
+        total = self._ended
+        for peer in self._peers:
+            total = _plus(total, peer)
+        return total
+
+
+def _plus(moved: Moved, peer: PeerConnection) -> Moved:
+    return Moved(moved.down + peer.bytes_down, moved.up + peer.bytes_up, moved.wasted + peer.downloader.wasted)

@@ -1,0 +1,61 @@
+"""What a torrent is made of and where it lies: the wanted files, the disk, and what is kept of both between runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from swarm.bitfield import Bitfield
+from swarm.endpoint import Endpoint
+from swarm.torrent.disk import Disk
+from swarm.torrent.keeping import Keeping, Totals
+from swarm.torrent.lent import Lent
+from swarm.torrent.metainfo import Metainfo
+from swarm.torrent.selection import Selection
+from swarm.torrent.storage import Storage
+
+
+class Content:
+    """The data of one torrent.  ``select`` are the file indices to fetch, None for all (ValueError for a wrong one)."""
+
+    def __init__(
+        self,
+        metainfo: Metainfo,
+        directory: Path,
+        lent: Lent,
+        select: Collection[int] | None,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.metainfo = metainfo
+        self.selection = Selection(metainfo, select)
+        self.disk = Disk(
+            Storage(directory, metainfo, handles=lent.handles, preallocate=lent.config.preallocate),
+            runner=lent.runner,
+            cache=lent.cache,
+        )
+        self.keeping = Keeping(metainfo, self.disk, lent.runner, lent.resume_directory, lent.wall_clock, warn)
+        self.checking = (0, 0)
+        """Pieces looked at so far, of how many."""
+
+    async def check(self) -> Bitfield:
+        """The pieces that are on disk and right; those that resume data vouches for are not hashed again.
+
+        Raises StorageError.
+        """
+        have, doubtful = await self.keeping.recall()
+        self.checking = (0, len(doubtful))
+
+        def progress(looked_at: int, found: Bitfield) -> None:
+            self.checking = (looked_at, len(doubtful))
+
+        for index in await self.disk.check(doubtful, progress):
+            have.add(index)
+        await self.disk.prepare(self.selection.files)
+        await self.keeping.save(have, self.keeping.before, self.keeping.peers, clean=False)
+        return have
+
+    async def save(self, have: Bitfield, totals: Totals, peers: tuple[Endpoint, ...], *, clean: bool) -> None:
+        """Keep what is known for the next run; ``totals`` are of this one.  Raises StorageError."""
+        before = self.keeping.before
+        together = Totals(before.downloaded + totals.downloaded, before.uploaded + totals.uploaded)
+        await self.keeping.save(have, together, peers, clean=clean)
