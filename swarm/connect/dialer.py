@@ -33,6 +33,10 @@ HEAD_START = 0.25
 HUNG_UP = frozenset({"handshake-closed", "handshake-reset"})
 """How peers answer a handshake that their encryption policy forbids."""
 
+ANOTHER_TRY = 10.0
+"""Seconds into an attempt after which a peer that hangs up is not dialled again in it.  Policies refuse at once; one
+that connects and hangs up late each time would hold one of ``max_half_open`` four times as long as a silent one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Means:
@@ -125,21 +129,22 @@ class Dialer:
         """A link with hands shaken.  A peer that hangs up on every handshake over one path is tried over those left:
         a libtorrent without TCP listens for it all the same, and resets who connects."""
         rungs = self._rungs(peer, means)
+        last_start = trio.current_time() + ANOTHER_TRY
         failures: list[Failure] = []
         while rungs:
-            shaken = await self._shaken_over_one_path(torrent, peer, rungs)
+            shaken = await self._shaken_over_one_path(torrent, peer, rungs, last_start)
             if not isinstance(shaken, list):
                 return shaken
             failures += shaken
             last = failures[-1]
-            if last.reason not in HUNG_UP:
+            if last.reason not in HUNG_UP or trio.current_time() > last_start:
                 break
             rungs = [rung for rung in rungs if rung.path != last.path]
         torrent.dial_failed(peer, failures)
         return None
 
     async def _shaken_over_one_path(
-        self, torrent: WantsPeers, peer: KnownPeer, rungs: Sequence[Rung]
+        self, torrent: WantsPeers, peer: KnownPeer, rungs: Sequence[Rung], last_start: float
     ) -> tuple[Link, Handshake] | list[Failure]:
         """A link with hands shaken, or why there is none, the latest failure last.  A peer that hangs up on one
         handshake is dialled again at once, on the same path, for the other: it may require encryption, or know none."""
@@ -154,7 +159,7 @@ class Dialer:
                 return shaken
             torrent.rung_failed(peer, shaken)
             failures.append(shaken)
-            if shaken.reason not in HUNG_UP:
+            if shaken.reason not in HUNG_UP or trio.current_time() > last_start:
                 break
             rungs = [rung for rung in rungs if rung.path == link.path]
         return failures

@@ -75,6 +75,42 @@ async def test_an_attempt_that_is_broken_off_while_it_climbs_is_given_back(
     assert dialer.half_open == 0
 
 
+class HangsUp:
+    """A network on which whoever is dialled connects, and hangs up on us, after so many seconds each."""
+
+    def __init__(self, seconds: float) -> None:
+        self.dialled = 0
+        self.remote = PEER
+        self._seconds = seconds
+
+    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> object:
+        self.dialled += 1
+        await trio.sleep(self._seconds)
+        return self
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.sleep(self._seconds)
+        return b""
+
+    def abort(self) -> None: ...
+
+
+@pytest.mark.parametrize("seconds,dials", [(0.1, 2), (4.9, 2), (5.1, 1)])
+async def test_only_who_hangs_up_soon_is_asked_in_the_other_way_at_once(
+    autojump_clock: MockClock, seconds: float, dials: int
+) -> None:
+    torrent, network = OnePeer(), HangsUp(seconds)
+    encryption = Encryption("prefer", {}.get, random.Random(1), run_inline)
+    dialer = Dialer(network, Config(), lambda: [torrent], encryption)  # type: ignore[arg-type]
+    with trio.move_on_after(60):
+        await dialer.run(Means(None, {}), lambda: 1)
+    assert torrent.told == ["handshake-closed"] * dials + ["failed"]
+    assert network.dialled == dials
+
+
 async def test_a_utp_port_that_strangers_have_filled_is_a_reason_and_no_crash() -> None:
     endpoint = UtpEndpoint(UtpConfig(max_connections=0), random.Random(1))
     port = UtpPort(UtpService(endpoint, lambda: None))
