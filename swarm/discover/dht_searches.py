@@ -1,13 +1,11 @@
-"""All torrents in the DHT of one address family: which is searched for when, and the searches under way (BEP 5).
+"""All torrents in the DHT of one address family: the searches under way (BEP 5).
 
-A search finds peers and, at its end, announces us to the closest nodes.  Whom to ask is `dht.node`'s business, how it
-gets acquainted `swarm.discover.dht_bootstrap`'s.
+A search finds peers and, at its end, announces us to the closest nodes.  Which is next says `swarm.discover.dht_queue`,
+whom to ask `dht.node`, how that gets acquainted `swarm.discover.dht_bootstrap`.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -19,21 +17,9 @@ import trio
 from dht.results import SearchEnded
 from dht.service import DhtService
 from dht.table import K
+from swarm.discover.dht_queue import SearchQueue, SearchTimes
 from swarm.endpoint import Endpoint
 from swarm.events import SourceName
-
-INTERVAL = 900.0
-"""Seconds from a search to the next: nodes forget an announce after some 30 minutes."""
-
-JITTER = 0.1
-"""Part of the interval by which it is shortened or lengthened at random: torrents added together drift apart."""
-
-SHORTEST_INTERVAL = 60.0
-"""Seconds from a search to one that somebody wants because he is out of peers, or because no node answered."""
-
-REPEATS = (5.0, 25.0)
-"""Seconds to the next search after the first, the second one in which fewer than k nodes were known or answered: at
-the start they are not the closest ones yet, and peers are found and we are found only where those were asked."""
 
 MAX_SEARCHES = 16
 """Searches under way at once, of all torrents in one family."""
@@ -41,48 +27,10 @@ MAX_SEARCHES = 16
 FIRST_LOOK, LONGEST_LOOK, LOOK_GROWTH = 0.1, 5.0, 1.25
 """Seconds between looks whether a node is known at last, and how they grow: a quarter of the time waited, at most."""
 
+YOUNG = 60.0
+"""Seconds for which a table is still growing fast: a search with fewer than k nodes in that time came too early."""
+
 Found = Callable[[Sequence[Endpoint], SourceName], None]
-
-
-class SearchTimes:
-    """When one torrent is searched for in one family.  Pure; ``now`` in seconds of any clock."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-        self.began = -math.inf
-        self._poor = 0  # searches so far that were too early, since the network was there
-        self._wanted = False
-        self.due = -math.inf
-        """Never before: ahead of all that are only late.  Infinite while it is being searched for."""
-
-    def begin(self, now: float) -> None:
-        self.began = now
-        self._wanted = False
-        self.due = math.inf
-
-    def end(self, now: float, *, known: int, answers: int) -> None:
-        """A search ended, begun with ``known`` nodes; ``answers`` nodes answered."""
-        if min(known, answers) < K and self._poor < len(REPEATS):
-            self.due = now + REPEATS[self._poor]
-            self._poor += 1
-            return
-        self._poor = len(REPEATS)
-        if self._wanted or not answers:
-            self.due = max(now, self.began + SHORTEST_INTERVAL)
-        else:
-            self.due = now + INTERVAL * self._rng.uniform(1 - JITTER, 1 + JITTER)
-
-    def want_more(self, now: float) -> None:
-        """Search as soon as `SHORTEST_INTERVAL` allows."""
-        self._wanted = True
-        if self.due < math.inf:
-            self.due = min(self.due, max(now, self.began + SHORTEST_INTERVAL))
-
-    def restart(self, now: float) -> None:
-        """The network is there again: what we announced may be wrong, and whom we knew may be gone."""
-        self._poor = 0
-        if self.began > -math.inf:
-            self.due = max(now, self.began + REPEATS[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +82,10 @@ class FamilySearches:
     def __init__(self, *, port: Callable[[], int], implied_port: Callable[[], bool]) -> None:
         self._port = port
         self._implied_port = implied_port
-        self._searches: dict[TorrentSearch, float] = {}  # when each is in the heap for; older entries are stale
-        self._heap: list[tuple[float, int, TorrentSearch]] = []
-        self._sequence = itertools.count()
+        self._queue: SearchQueue[TorrentSearch] = SearchQueue()
         self._running = 0
         self._look = FIRST_LOOK
+        self._known_since: float | None = None  # when the table was last seen to be empty no more
         self._changed = trio.Event()
         self.service: DhtService | None = None
         """None while offline."""
@@ -148,18 +95,19 @@ class FamilySearches:
         return self.service is not None and self.service.statistics().nodes > 0
 
     def add(self, search: TorrentSearch) -> None:
-        self._searches[search] = math.inf
-        self.reschedule(search)
+        self._queue.add(search)
+        self._changed.set()
 
     def remove(self, search: TorrentSearch) -> None:
         """Search no more; one under way ends at once."""
-        self._searches.pop(search, None)
+        self._queue.remove(search)
         if search.scope is not None:
             search.scope.cancel()
 
     def want_more(self, search: TorrentSearch) -> None:
         search.times.want_more(trio.current_time())
-        self.reschedule(search)
+        if self._queue.reschedule(search):
+            self._changed.set()
 
     def look_soon(self) -> None:
         """Somebody was asked who may answer in a moment."""
@@ -168,13 +116,14 @@ class FamilySearches:
 
     def network_changed(self) -> None:
         """Our address may be another one: announce it."""
-        for search in self._searches:
+        for search in self._queue:
             self.want_more(search)
 
     async def run(self, service: DhtService) -> None:
         """Search by way of ``service`` until cancelled; searches under way are then abandoned and repeated later."""
         self.service = service
         self._look = FIRST_LOOK
+        self._known_since = None
         self._restart()
         try:
             async with trio.open_nursery() as nursery:
@@ -186,56 +135,43 @@ class FamilySearches:
             self.service = None
             self._restart()
 
-    def reschedule(self, search: TorrentSearch) -> None:
-        """When ``search`` is due may have changed."""
-        due = search.times.due
-        if search not in self._searches or due == self._searches[search]:
-            return
-        self._searches[search] = due
-        if due < math.inf:
-            heapq.heappush(self._heap, (due, next(self._sequence), search))
-            self._changed.set()
-
     def _restart(self) -> None:
         now = trio.current_time()
-        for search in self._searches:
+        for search in self._queue:
             search.times.restart(now)
-            self.reschedule(search)
-
-    def _next_due(self) -> float:
-        """When a search is to begin; at the bound one that ends wakes us."""
-        while self._heap and self._searches.get(self._heap[0][2]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap and self._running < MAX_SEARCHES else math.inf
+            self._queue.reschedule(search)
 
     def _start_due(self, nursery: trio.Nursery, service: DhtService) -> float:
         """Begin what is due, unless there is nobody to ask; the time to come back at."""
         now = trio.current_time()
-        if self._next_due() <= now and not self.knows_nodes:
+        if self._queue.next_due(now) <= now and not self.knows_nodes:
+            self._known_since = None
             self._look = min(self._look * LOOK_GROWTH, LONGEST_LOOK)
             return now + self._look
-        while self._next_due() <= now:
-            search = heapq.heappop(self._heap)[2]
-            search.times.begin(now)
-            self._searches[search] = math.inf
+        if self._known_since is None:
+            self._known_since = now
+        while self._running < MAX_SEARCHES:
+            due = self._queue.next_due(now)
+            if due > now:
+                return due
             self._running += 1
-            nursery.start_soon(self._search, search, service)
-        return self._next_due()
+            nursery.start_soon(self._search, self._queue.take(now), service)
+        return math.inf  # one that ends wakes us
 
     async def _search(self, search: TorrentSearch, service: DhtService) -> None:
         try:
-            if search in self._searches:  # or removed before its turn
+            if search in self._queue:  # or removed before its turn
                 with trio.CancelScope() as search.scope:
                     await self._carry_out(search, service)
         finally:
             search.scope = None
             self._running -= 1
-            self.reschedule(search)
+            self._queue.reschedule(search)
             self._changed.set()
 
     async def _carry_out(self, search: TorrentSearch, service: DhtService) -> None:
         sought = search.sought
-        known = service.statistics().nodes
+        known, young = service.statistics().nodes, self._is_young()
         port = self._port() if sought.announce else 0
         search.peers = 0
         with service.get_peers(sought.info_hash, port or None, implied_port=self._implied_port()) as peers:
@@ -245,4 +181,8 @@ class FamilySearches:
         ended = peers.ended
         assert isinstance(ended, SearchEnded)
         search.last = Outcome(search.peers, ended.answers, ended.announced)
-        search.times.end(trio.current_time(), known=known, answers=ended.answers)
+        early = young and min(known, ended.answers) < K
+        search.times.end(trio.current_time(), answers=ended.answers, early=early)
+
+    def _is_young(self) -> bool:
+        return self._known_since is None or trio.current_time() < self._known_since + YOUNG
