@@ -160,6 +160,9 @@ class UdpSocket:
         if segment_size < 1:
             raise ValueError("a segment has at least one byte")
         sockaddr = self._sockaddrs.get(outgoing.path.remote) or self._new_sockaddr(outgoing.path.remote)
+        if len(buffers) == 1 and len(buffers[0]) <= segment_size and self._is_plain(outgoing):
+            self._send_plain(buffers[0], sockaddr)
+            return
         size = sum(map(len, buffers))
         if outgoing.fragment:
             self._send_fragmentable(outgoing, sockaddr)
@@ -182,6 +185,18 @@ class UdpSocket:
         if self._sock.fileno() != -1:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
+
+    def _is_plain(self, outgoing: Outgoing) -> bool:
+        """Whether nothing has to be said about it to the kernel."""
+        bare = outgoing.ttl is None and not outgoing.fragment
+        return bare and (not self._names_source or outgoing.path.local is None)
+
+    def _send_plain(self, datagram: Buffer, sockaddr: SockAddr) -> None:
+        try:
+            self._sock.sendto(datagram, sockaddr)
+        except OSError:
+            self._require_open()
+            raise
 
     def _send(self, buffers: Sequence[Buffer], ancillary: list[Ancillary], sockaddr: SockAddr) -> None:
         try:
