@@ -26,7 +26,7 @@ be metadata; libtorrent queues no more requests than make 16 MiB."""
 
 MAX_HELD = 2 * MAX_METADATA_SIZE
 """Bytes of unverified blocks; beyond it copies are given up: those that stand still, then those with the most missing.
-The one that is furthest is thereby sure to become whole and to be judged, however many claim to have something large."""
+The one that is furthest is thereby sure to become whole and to be judged, however many claim to have a large one."""
 
 IN_FLIGHT = 2
 """Blocks that a peer is asked for at a time, as libtorrent does: clients that limit themselves serve at least these."""
@@ -49,14 +49,15 @@ MAX_LEFT_BEHIND = 4
 
 MAX_LIARS = 1024
 MAX_SUSPICIONS = 4096
-MAX_DISPUTED = 64
+MAX_DISPUTED = 1024
 MAX_DEPARTED = 1000
 """What is remembered: the oldest is forgotten first."""
 
 
 class _Suspicion(NamedTuple):
-    size: int
-    index: int
+    """A block of a false copy that several had built."""
+
+    piece: int
     sender: Hashable
     digest: bytes
 
@@ -217,16 +218,15 @@ class MetadataAssembly:
         self._disputed[attempt.size] = None
         if len(self._disputed) > MAX_DISPUTED:
             del self._disputed[next(iter(self._disputed))]
-        self._suspicions += (_Suspicion(attempt.size, *block) for block in attempt.digests())
+        self._suspicions += (_Suspicion(*block) for block in attempt.digests())
         del self._suspicions[:-MAX_SUSPICIONS]
 
     def _finish(self, data: bytes) -> None:
         self.complete = data
         self._attempts.clear()
         suspicions, self._suspicions = self._suspicions, []
-        for size, index, sender, digest in suspicions:
-            begin = index * BLOCK
-            if size != len(data) or sha1(data[begin : begin + BLOCK]).digest() != digest:
+        for piece, sender, digest in suspicions:
+            if sha1(data[piece * BLOCK : (piece + 1) * BLOCK]).digest() != digest:
                 self._convict(sender)
         if self._on_complete is not None:
             self._on_complete(data)
@@ -252,23 +252,28 @@ class MetadataSource:
         self.size: int | None = None
         self.unasked = self.duplicates = 0
         self._assembly = assembly
+        self._claimed: int | None = None
         self._absurd = False
         self._asked = False
         self._outcome: Outcome = "waiting"
         self._in_flight: dict[int, float] = {}  # blocks asked for, and when
         self._overdue: set[int] = set()
         self._resume_at = 0.0
-        self._pauses = 0
+        self._pause = FIRST_PAUSE
 
     @property
     def standing(self) -> Standing:
         return Standing(self._asked, self._outcome, self.size, self._absurd)
 
     def claims(self, size: int | None) -> None:
-        """The peer's ``metadata_size``; None if it does not say, which is to say that it has no metadata."""
-        if size is None or size == self.size:
+        """The peer's ``metadata_size``; None if it does not say, which is to say that it has no metadata.
+
+        A size that cannot be, or is not the one claimed before, is a lie: such a peer is asked for nothing more.
+        """
+        if size is None or size == self._claimed:
             return
-        self._absurd = not 1 <= size <= MAX_METADATA_SIZE
+        self._absurd = self._claimed is not None or not 1 <= size <= MAX_METADATA_SIZE
+        self._claimed = size
         self._abandon()
         self.size = None if self._absurd else size
         self._assembly.claim_ended(self)
@@ -311,9 +316,10 @@ class MetadataSource:
             return
         self._overdue.discard(index)
         size = self._size_of(message)
+        if self._outcome == "silent":
+            self._resume_at = now
         self._outcome = "answered"
-        self._pauses = 0
-        self._resume_at = now
+        self._pause = FIRST_PAUSE
         self.duplicates += not self._assembly.arrived(self, size, index, message.block, now)
         if self._assembly.convicted(self.name):
             raise RemoteProtocolError("bad-metadata", "the SHA-1 of all blocks is not the info-hash")
@@ -326,7 +332,7 @@ class MetadataSource:
             raise RemoteProtocolError("bad-metadata", f"total_size {message.total_size}, metadata_size {self.size}")
         if len(message.block) != block_length(size, message.piece):
             raise RemoteProtocolError("bad-metadata", f"block {message.piece} has {len(message.block)} bytes")
-        self.size = size
+        self.size = self._claimed = size
         return size
 
     def rejected(self, index: int, now: float) -> None:
@@ -352,8 +358,8 @@ class MetadataSource:
 
     def pause(self, now: float) -> None:
         """Ask for nothing for a while, each time longer until the peer answers."""
-        self._resume_at = max(self._resume_at, now + min(FIRST_PAUSE * 2**self._pauses, MAX_PAUSE))
-        self._pauses += 1
+        self._resume_at = max(self._resume_at, now + self._pause)
+        self._pause = min(2 * self._pause, MAX_PAUSE)
 
     def leave(self) -> None:
         """The connection has ended."""

@@ -18,7 +18,9 @@ from swarm.ext.metadata_assembly import (
     ANSWER_WITHIN,
     FIRST_PAUSE,
     IN_FLIGHT,
+    MAX_DEPARTED,
     MAX_HELD,
+    MAX_LEFT_BEHIND,
     MAX_METADATA_SIZE,
     REFUSED_PAUSE,
     MetadataAssembly,
@@ -314,7 +316,8 @@ def test_a_size_that_cannot_be_is_ignored_and_counted(size: int) -> None:
     end, asked, assembly = started(size)
     assert not asked and not end.tick(100.0)
     assert assembly.statistics().size_liars == 1
-    assert end.shake(len(INFO), 101.0)  # it comes to its senses
+    assert not end.shake(size)
+    assert assembly.statistics().size_liars == 1
 
 
 @pytest.mark.parametrize(
@@ -365,7 +368,9 @@ def test_who_does_not_answer_is_asked_again_after_longer_and_longer_pauses() -> 
     assert [now for now in times if now < 100] == [16, 16 + 8 + 16, 16 + 24 + 8 + 32]
     assert ANSWER_WITHIN + FIRST_PAUSE == 16
     assert assembly.statistics().silent == 1
-    end.hear(data(asked[0]), 200.0)  # late, but welcome
+    for now in range(200, 100_000, 50):
+        end.tick(float(now))
+    end.hear(data(asked[0]), 100_000.0)  # late, but welcome
     statistics = assembly.statistics()
     assert (statistics.blocks_had, statistics.answered, statistics.silent) == (1, 1, 0)
 
@@ -381,11 +386,37 @@ def test_what_a_lost_connection_was_asked_for_others_are_asked_for() -> None:
     assert first <= set(requests(ends[1].said))
 
 
-def test_a_later_claim_of_another_size_forgets_what_was_asked() -> None:
+def test_who_claims_another_size_than_before_is_asked_for_nothing_more() -> None:
     end, asked, assembly = started()
-    assert end.shake(5 * BLOCK, 1.0)
-    end.hear(MetadataReject(asked[0] if asked[0] >= 5 else 8), 1.0)
-    assert (assembly.statistics().refused, assembly.statistics().blocks_total) == (0, 5)
+    assert not end.shake(len(INFO), 1.0)  # the same again, in a later handshake
+    assert not end.shake(5 * BLOCK, 1.0)
+    assert not end.hear(data(asked[0]), 1.0)
+    assert not end.shake(len(INFO), 1.0) and not end.tick(500.0)
+    statistics = assembly.statistics()
+    assert (statistics.blocks_had, statistics.size_liars) == (0, 1)
+
+
+def test_whatever_bytes_arrive_only_a_remote_protocol_error_comes_of_it() -> None:
+    seed = fuzz_seed()
+    rng = random.Random(seed)
+    end, asked, assembly = started()
+    valid = [data(index).encode()[:200] for index in asked] + [
+        MetadataReject(asked[0]).encode(),
+        b"d8:msg_typei0e5:piecei0ee",
+    ]
+    refused = 0
+    for now, payload in enumerate(mutations(rng, valid, fuzz_count())):
+        try:
+            end.metadata.receive_untrusted(payload, float(now))
+        except RemoteProtocolError as error:
+            assert error.reason in ("bad-metadata-message", "bad-metadata"), seed
+            refused += 1
+            if error.reason == "bad-metadata":
+                end.metadata.closed()
+                end = End(Side(), assembly)
+                end.shake(len(INFO), float(now))
+        end.metadata.tick(float(now))
+    assert refused and assembly.complete is None
 
 
 # -- many connections ----------------------------------------------------------------------------------------------
@@ -626,8 +657,9 @@ def test_memory_is_bounded_whatever_is_claimed_and_the_honest_get_through() -> N
         size = MAX_METADATA_SIZE - number
         swarm.connect(f"liar {number}", corrupting(info=bytes(size), delay=0.05), size)
     assert swarm.assembly.held == 0
-    swarm.run(10)
+    swarm.run(20)
     assert MAX_HELD - BLOCK <= swarm.most_held <= MAX_HELD
+    assert swarm.bytes < 3 * MAX_HELD  # those whose copy was given up do not fetch it over and over
     swarm.connect("honest", honest(delay=0.9))
     swarm.run(60)
     assert swarm.got == [INFO]
@@ -646,14 +678,18 @@ def test_memory_that_is_full_does_not_keep_a_large_copy_from_becoming_whole() ->
     assert swarm.most_held <= MAX_HELD
 
 
-def test_claims_that_change_all_the_time_leave_nothing_behind() -> None:
+def test_connections_that_come_claim_and_go_leave_little_behind() -> None:
     assembly = MetadataAssembly(INFO_HASH, random.Random(1))
-    end = End(Side(), assembly)
-    for size in range(1, 2000):
-        end.shake(size)
-    assert len(assembly._attempts) == 1
-    end.metadata.closed()
-    assert not assembly._attempts and not assembly._sources
+    for number in range(1, 2000):
+        size = BLOCK + number
+        end = End(Side(), assembly, f"peer {number}")
+        [first, _] = requests(end.shake(size))
+        if number % 2:
+            end.hear(MetadataData(first, size, bytes(block_length(size, first))))
+        end.metadata.closed()
+    assert assembly.held <= MAX_LEFT_BEHIND * BLOCK
+    assert len(assembly._attempts) == MAX_LEFT_BEHIND and not assembly._sources
+    assert len(assembly._departed) == MAX_DEPARTED
 
 
 def test_what_was_fetched_survives_the_loss_of_all_connections() -> None:
@@ -667,7 +703,7 @@ def test_what_was_fetched_survives_the_loss_of_all_connections() -> None:
     assert swarm.asked["second"] == COUNT - 5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_whatever_peers_do_nothing_breaks_and_only_the_truth_completes(draw: st.DataObject) -> None:
     assembly = MetadataAssembly(INFO_HASH, random.Random(1))
