@@ -259,10 +259,13 @@ def test_what_is_not_answered_is_forgotten(connection: Connection) -> None:
 
 def test_what_is_asked_again_is_remembered_anew(connection: Connection) -> None:
     connection.extension.ask(V4)
+    connection.extension.ask(V6)
     connection.extension.tick(20.0)
     connection.extension.ask(V4)
+    connection.receive(PunchError(V6, ErrorCode.NO_SELF), ANSWER_SECONDS)
     connection.receive(Connect(V4), 20.0 + ANSWER_SECONDS - 1)
-    assert connection.side.told[0][-1] == V4
+    assert connection.side.told == [("connect", "key", V4, 49.0, V4)]
+    assert connection.ignored == {"unasked-error": 1}
 
 
 def test_targets_without_an_answer_are_bounded(connection: Connection) -> None:
