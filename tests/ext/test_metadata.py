@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import random
 from collections.abc import Callable, Iterable
 from hashlib import sha1
@@ -22,6 +23,7 @@ from swarm.ext.metadata_assembly import (
     MAX_HELD,
     MAX_LEFT_BEHIND,
     MAX_METADATA_SIZE,
+    MAX_PAUSE,
     REFUSED_PAUSE,
     MetadataAssembly,
 )
@@ -362,15 +364,15 @@ def test_who_refuses_is_left_alone_for_a_while() -> None:
     assert len(end.tick(1.0 + REFUSED_PAUSE)) == IN_FLIGHT
 
 
-def test_who_does_not_answer_is_asked_again_after_longer_and_longer_pauses() -> None:
+def test_who_does_not_answer_is_asked_again_after_longer_and_longer_pauses_until_it_answers() -> None:
     end, asked, assembly = started()
-    times = [now for now in range(200) if end.tick(float(now))]
-    assert [now for now in times if now < 100] == [16, 16 + 8 + 16, 16 + 24 + 8 + 32]
-    assert ANSWER_WITHIN + FIRST_PAUSE == 16
+    times = [now for now in range(100_000) if end.tick(float(now))]
+    assert [later - now for now, later in itertools.pairwise([0, *times[:5]])] == [
+        ANSWER_WITHIN + pause for pause in (FIRST_PAUSE, 16, 32, MAX_PAUSE, MAX_PAUSE)
+    ]
     assert assembly.statistics().silent == 1
-    for now in range(200, 100_000, 50):
-        end.tick(float(now))
-    end.hear(data(asked[0]), 100_000.0)  # late, but welcome
+    assert not end.tick(times[-1] + ANSWER_WITHIN)
+    assert end.hear(data(asked[0]), times[-1] + ANSWER_WITHIN)  # late, but welcome, and it is asked for more
     statistics = assembly.statistics()
     assert (statistics.blocks_had, statistics.answered, statistics.silent) == (1, 1, 0)
 
