@@ -68,8 +68,12 @@ class SearchTimes:
             self.due = now + INTERVAL * self._rng.uniform(1 - JITTER, 1 + JITTER)
 
     def want_more(self, now: float) -> None:
-        """Search as soon as `SHORTEST_INTERVAL` allows."""
+        """Somebody is out of peers."""
         self._wanted = True
+        self.hasten(now)
+
+    def hasten(self, now: float) -> None:
+        """Search as soon as `SHORTEST_INTERVAL` allows."""
         if self.due < math.inf:
             self.due = min(self.due, max(now, self.began + SHORTEST_INTERVAL))
 

@@ -116,8 +116,11 @@ class FamilySearches:
 
     def network_changed(self) -> None:
         """Our address may be another one: announce it."""
+        now = trio.current_time()
         for search in self._queue:
-            self.want_more(search)
+            search.times.hasten(now)
+            self._queue.reschedule(search)
+        self._changed.set()
 
     async def run(self, service: DhtService) -> None:
         """Search by way of ``service`` until cancelled; searches under way are then abandoned and repeated later."""

@@ -105,7 +105,6 @@ class DhtSource:
         self._bootstrap = Bootstrap(
             bootstrap, public=default_routers, network=network, rng=rng, emit=emit, asking=self._look_soon
         )
-        self._torrents: dict[DhtTorrent, None] = {}
         self._services: Mapping[Family, DhtService] = {}
         self._before = dict.fromkeys(FAMILIES, DhtStatistics())
         self._saved: dict[Family, SavedState] = {}
@@ -124,7 +123,6 @@ class DhtSource:
         if len(info_hash) != ID_SIZE:
             raise ValueError(f"an info-hash has {ID_SIZE} bytes, not {len(info_hash)}")
         torrent = DhtTorrent(self, info_hash, found, announce, self._rng)
-        self._torrents[torrent] = None
         for family, search in torrent.searches.items():
             self._searches[family].add(search)
         self._bootstrap.add_hints(nodes)
@@ -192,7 +190,6 @@ class DhtSource:
 
     def remove(self, torrent: DhtTorrent) -> None:
         """Search no more for it."""
-        self._torrents.pop(torrent, None)
         for family, search in torrent.searches.items():
             self._searches[family].remove(search)
 

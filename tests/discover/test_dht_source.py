@@ -33,8 +33,8 @@ from swarm.net.udp_port import UdpPort
 from swarm.simnet.host import Host
 from swarm.simnet.internet import Internet, open_internet
 from swarm.torrent.disk import run_inline
-from tests.dht.test_libtorrent import Sessions, sessions
 from tests.interop.clients import free_port
+from tests.interop.test_dht import Sessions, sessions
 
 __all__ = ["sessions"]  # a fixture
 
@@ -355,6 +355,7 @@ async def test_after_a_change_of_the_network_it_announces_again_soon(autojump_cl
             assert waits[1] is not None
             assert waits[0] > 600
             assert waits[1] < 60
+            assert not torrent.searches[4].times.urgent, "seeds that moved must not keep those without peers waiting"
 
 
 async def test_a_thousand_torrents_are_queued_and_spread(autojump_clock: MockClock) -> None:
@@ -640,9 +641,7 @@ async def test_peers_of_libtorrent_are_found_and_it_finds_us(sessions: Callable[
     endpoints = [Endpoint(f"127.0.{number}.1", port) for number in range(20, 32)]
     theirs = sessions(endpoints)
     rng = random.Random(7)
-    for session in theirs.sessions:
-        for endpoint in rng.sample(endpoints, 8):
-            session.add_dht_node((endpoint.host, port))
+    theirs.acquaint(endpoints, rng)
     found: list[Endpoint] = []
     events: list[Event] = []
     source = DhtSource(
@@ -668,7 +667,7 @@ async def test_peers_of_libtorrent_are_found_and_it_finds_us(sessions: Callable[
         with trio.fail_after(20):
             known: list[tuple[str, int]] = []
             while peer not in known:  # they take their time to get acquainted
-                theirs[5].dht_announce(theirs.hash(info_hash), 7000, 0)
+                theirs.announce(5, info_hash, 7000)
                 await trio.sleep(0.2)
                 known = [each async for peers in udp_port.dht.get_peers(info_hash) for each in peers]
             torrent = source.add(info_hash, lambda endpoints, source: found.extend(endpoints))
