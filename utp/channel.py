@@ -67,6 +67,11 @@ class Channel:
         """All that matters has arrived: only the acknowledgement of our FIN is missing."""
         return self.receiver.finished and self.sender.awaits_only_fin
 
+    def drop(self) -> None:
+        """Nothing more will be sent, nor completed: forget what cannot be read."""
+        self.sender.drop()
+        self.receiver.drop_early()
+
     # In
 
     def confirmed(self, packet: Packet, rtt: float, now: float) -> None:
@@ -133,6 +138,10 @@ class Channel:
         """Whether this ack_nr can be true: not of what was never sent, not from long ago."""
         flight = self.sender.flight
         return (flight.next_seq - 1 - ack_nr) & SEQ_MASK <= len(flight) + ACK_REACH
+
+    def acknowledges_all(self, ack_nr: int) -> bool:
+        """Whether this ack_nr is the one that a header of ours has led to if nothing of ours is in flight."""
+        return (ack_nr + 1) & SEQ_MASK == self.sender.flight.next_seq
 
     def may_reset(self, ack_nr: int) -> bool:
         """Whether an ST_RESET names a packet that we may have sent lately; ST_STATE carries the next number."""

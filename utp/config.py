@@ -36,7 +36,7 @@ class UtpConfig:
     )  # when the SYNs of one attempt leave, each with an id of its own
     syn_patience: float = 3.0  # how long the last SYN is given
     half_open_seconds: float = 10.0  # how long a SYN from outside may wait for the packet that proves its sender
-    max_half_open: int = 256  # such connections at once; the oldest makes room
+    max_half_open: int = 256  # such connections at once; the oldest of the same host makes room, or else the oldest
     max_connections: int = 4000
     accept_backlog: int = 128  # accepted by the protocol, not yet by the program; beyond that they are reset
     linger: float = 10.0  # how long a closed connection waits for the other end's FIN

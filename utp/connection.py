@@ -192,10 +192,11 @@ class Connection:
         """
         if self.state is State.SYN_SENT:
             self.abort(now)
+        if self._channel is not None:
+            self._channel.receiver.discard()
         if self.state is not State.CONNECTED:
             return
         self._closing = True
-        self._open_channel.receiver.discard()
         self.shutdown()
         self._finish_if_done(now)
         self._host.ready(self)
@@ -303,7 +304,7 @@ class Connection:
             return
         elif packet.type == ST_SYN:
             self._receive_syn_again(packet)
-        elif self._open_channel.may_acknowledge(packet.ack_nr):
+        elif self._proves_itself(packet.ack_nr):
             self._receive_established(packet, now)
 
     def receive_reset(self, ack_nr: int, connection_id: int, now: float) -> None:
@@ -316,6 +317,17 @@ class Connection:
                     return
         elif self.state is not State.CLOSED and self._open_channel.may_reset(ack_nr):
             self._lose_unless_done("reset", now)
+
+    def _proves_itself(self, ack_nr: int) -> bool:
+        """Whether the sender can be the other end.  A stranger shows by our exact number that it got our answer.
+
+        If it were enough to come near it, one forged packet in thirty would open a connection with an address that
+        never asked for one.
+        """
+        channel = self._open_channel
+        if self.state is State.SYN_RECEIVED:
+            return channel.acknowledges_all(ack_nr)
+        return channel.may_acknowledge(ack_nr)
 
     def _receive_syn_again(self, packet: Packet) -> None:
         """Our answer may have been lost; a SYN with another number would be another connection's."""
@@ -458,7 +470,7 @@ class Connection:
         self.state = State.CLOSED
         self.error = error
         if self._channel is not None:
-            self._channel.sender.drop()
+            self._channel.drop()
         self._host.ended(self, farewell, now)
         if known:
             self._host.changed(self)

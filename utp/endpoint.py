@@ -19,6 +19,7 @@ from utp.errors import LocalProtocolError, RemoteProtocolError
 from utp.framing import reset
 from utp.memory import Memory
 from utp.path import Address, Outgoing, Path
+from utp.sender import NEVER
 from utp.seqnr import SEQ_MASK
 from utp.wire import (
     FIRST_BYTES,
@@ -139,7 +140,7 @@ class UtpEndpoint:
             when, _, connection = heapq.heappop(deadlines)
             if when != connection.scheduled_at:
                 continue  # an earlier entry took its place
-            connection.scheduled_at = float("inf")
+            connection.scheduled_at = NEVER
             if connection.next_deadline() <= now:
                 connection.handle_deadline(now)
                 self._ready[connection] = None
@@ -230,11 +231,16 @@ class UtpEndpoint:
             return
         if len(self._half_open) >= self._config.max_half_open:
             self._evicted += 1
-            next(iter(self._half_open)).abort(now)
+            self._half_open_to_give_up(path.remote[0]).abort(now)
         connection = Connection(self, self._config, path)
         self._connections[key] = connection
         self._half_open[connection] = None
         connection.answer(packet.connection_id, packet.seq_nr, self._rng.randrange(1 << 16), now)
+
+    def _half_open_to_give_up(self, host: str) -> Connection:
+        """The oldest one of ``host`` if there is any: one host alone cannot push out the others'."""
+        of_host = (connection for connection in self._half_open if connection.path.remote[0] == host)
+        return next(of_host, None) or next(iter(self._half_open))
 
     def _receive_reset(self, packet: Packet, path: Path, now: float) -> None:
         """Peers differ on which id a reset carries: ours to receive on (libtorrent) or ours to send with (libutp)."""
@@ -311,5 +317,6 @@ class UtpEndpoint:
             del self._connections[key]
         self._half_open.pop(connection, None)
         self._ready.pop(connection, None)
+        connection.scheduled_at = NEVER  # its entry in the heap is worth nothing now and goes with the next sweep
         if farewell is not None:
             self._send_loose(farewell)

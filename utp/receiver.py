@@ -116,6 +116,10 @@ class Receiver:
         self._ready.clear()
         self.unread = 0
 
+    def drop_early(self) -> None:
+        """Forget what waits behind a hole that nobody will fill."""
+        self._early, self.early_mask, self._early_bytes = None, 0, 0
+
     def _append(self, chunk: bytes) -> None:
         if len(self._ready) >= MAX_CHUNKS:
             self._ready = deque((b"".join(self._ready),))
@@ -137,7 +141,7 @@ class Receiver:
             self._append(payload)
         if self.next_seq == self._fin_seq:
             self.finished = True
-            self._early, self.early_mask, self._early_bytes = None, 0, 0
+            self.drop_early()
         self.next_seq = (self.next_seq + 1) & SEQ_MASK
 
     def _keep_early(self, seq_nr: int, ahead: int, payload: bytes) -> None:

@@ -39,6 +39,7 @@ EXTENSION_BITS = 2  # eight bytes that nobody uses; libutp takes no other length
 EXTENSION_PADDING = 0x50  # ours, only ever chained: unknown to everybody and skipped by all
 
 MAX_SACK_BYTES = 128  # 1,024 packets: as far as anybody's reorder buffer reaches
+MAX_EXTENSIONS = 32  # in one packet; a datagram full of empty ones would take 0.2 ms to read
 NO_DELAY_SAMPLE = 0x7FFFFFFF  # µTorrent's way of saying "I have not measured anything yet"
 TIMESTAMP_MASK = 0xFFFFFFFF
 
@@ -84,7 +85,8 @@ def decode_untrusted(datagram: memoryview) -> Packet:
     """Read one packet; RemoteProtocolError if it is none.
 
     Extensions are skipped whatever their id and order (libtorrent opens its FIN with id 3), and a selective ACK may
-    have any length (libtorrent does not pad it to four bytes); only a chain that leaves the datagram is refused.
+    have any length (libtorrent does not pad it to four bytes); only a chain that leaves the datagram, or has more than
+    MAX_EXTENSIONS links, is refused.
     """
     if not looks_like_utp(datagram):
         raise RemoteProtocolError("not a µTP packet")
@@ -97,9 +99,9 @@ def decode_untrusted(datagram: memoryview) -> Packet:
 
 
 def _read_extensions(datagram: memoryview, extension: int) -> tuple[int, int]:
-    """The selective ACK and where the payload starts."""
+    """The selective ACK and where the payload starts; ``extension`` is the first id, not 0."""
     sack, at = 0, HEADER_SIZE
-    while extension:
+    for _ in range(MAX_EXTENSIONS):
         if at + 2 > len(datagram):
             raise RemoteProtocolError("extension cut short")
         following, length = datagram[at], datagram[at + 1]
@@ -108,9 +110,11 @@ def _read_extensions(datagram: memoryview, extension: int) -> tuple[int, int]:
             raise RemoteProtocolError("extension longer than the packet")
         if extension == EXTENSION_SACK:
             sack = int.from_bytes(datagram[at : at + length], "little")
-        extension = following
         at += length
-    return sack, at
+        if not following:
+            return sack, at
+        extension = following
+    raise RemoteProtocolError("too many extensions")
 
 
 def sack_extension(sack: int) -> bytes:

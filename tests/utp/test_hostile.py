@@ -13,6 +13,9 @@ from tests.utp.pair import Link, Pair
 from tests.utp.solo import PATH, Solo, data_run
 from utp.config import UtpConfig
 from utp.connection import Connection
+from utp.errors import RemoteProtocolError
+from utp.path import Path
+from utp.wire import MAX_EXTENSIONS, decode_untrusted
 
 
 def test_acknowledgements_of_what_was_never_sent_are_ignored() -> None:
@@ -173,3 +176,72 @@ def test_forgeries_that_are_recognisable_leave_the_stream_exact(kind: str) -> No
         pair.run(0.01)
         assert pair.now < 400, seed
     assert pair.b.received[b] == data, seed
+
+
+def from_address(number: int) -> Path:
+    return Path(None, (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 6881))
+
+
+def test_a_flood_of_syns_costs_a_bounded_number_of_connections_and_deadlines() -> None:
+    solo = Solo(*range(3000))
+    for number in range(3000):
+        solo.feed(packet("SYN", 7, 1, 0), path=from_address(number))
+        solo.sent()
+    assert solo.endpoint.statistics().connections == UtpConfig().max_half_open
+    assert len(solo.endpoint._deadlines) <= 2 * UtpConfig().max_half_open + 65
+
+
+def test_one_host_cannot_push_out_the_half_open_connections_of_others() -> None:
+    solo = Solo(*range(2000), config=UtpConfig(max_half_open=10))
+    solo.feed(packet("SYN", 7, 1, 0), path=from_address(1))
+    for number in range(100):
+        solo.feed(packet("SYN", number, 1, 0), path=from_address(2))
+    solo.sent()
+    solo.feed(packet("DATA", 8, 2, 0 - 1, b"hello"), path=from_address(1))
+    assert [connection.path.remote for connection in solo.accepted] == [from_address(1).remote]
+
+
+def test_only_the_exact_number_of_our_answer_proves_an_address() -> None:
+    solo = Solo(500)
+    solo.feed(packet("SYN", 7, 1, 0))
+    solo.sent()
+    for ack_nr in (*range(300, 499), *range(500, 600)):
+        solo.feed(packet("DATA", 8, 2, ack_nr, b"forged"))
+    assert solo.accepted == []
+    solo.feed(packet("DATA", 8, 2, 499, b"mine"))
+    assert [connection.receive(10) for connection in solo.accepted] == [b"mine"]
+
+
+def test_a_chain_of_empty_extensions_is_not_followed_to_its_end() -> None:
+    plain = bytes(packet("STATE", 100, 5000, 1000))
+    chain = plain[:1] + b"\x05" + plain[2:]
+    assert decode_untrusted(memoryview(chain + b"\5\0" * (MAX_EXTENSIONS - 1) + b"\0\0")).payload == b""
+    with pytest.raises(RemoteProtocolError):
+        decode_untrusted(memoryview(chain + b"\5\0" * MAX_EXTENSIONS + b"\0\0"))
+
+
+def test_a_dead_connection_keeps_nothing_that_cannot_be_read() -> None:
+    solo = Solo(100, 1000)
+    connection = solo.connected()
+    solo.feed(packet("DATA", 100, 5000, 1000, b"readable"))
+    solo.feed(*[packet("DATA", 100, 5002 + ahead, 1000, bytes(1400)) for ahead in range(500)])
+    solo.sent()
+    receiver = connection._channel.receiver
+    assert receiver._early_bytes == 700_000
+    solo.feed(packet("RESET", 100, 5002, 1001))
+    assert connection.error is not None
+    assert (receiver._early, receiver._early_bytes, receiver.unread) == (None, 0, 8)
+    connection.close(solo.now)
+    assert receiver.unread == 0
+
+
+def test_a_peer_that_never_reads_costs_one_send_buffer() -> None:
+    config = UtpConfig(mtu_probing=False)
+    solo = Solo(100, 1000, config=config)
+    connection = solo.connected()
+    solo.feed(packet("STATE", 100, 5000, 1000, wnd_size=0))
+    offered = sum(connection.send(bytes(10_000)) for _ in range(100))
+    assert offered == config.send_buffer
+    sent = solo.wait(60)
+    assert 0 < len(sent) < 30
+    assert {text.split(" ")[-1] for text in sent if "DATA" in text} == {"+1"}
