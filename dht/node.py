@@ -2,7 +2,8 @@
 
 Datagrams and ``now`` go in; datagrams, results and one next deadline come out.  IPv4 and IPv6 are two nodes, each
 lent the other's `DhtNode.closest` to answer ``want`` with.  What is answered is decided in `dht.server`, whom to ask
-in `dht.lookup`, who stays in the table in `dht.table`; here they are wired to the datagrams and kept fresh.
+in `dht.lookup`, which searches run in `dht.searches`, who stays in the table in `dht.table`; here they are wired to
+the datagrams and kept fresh.
 
 Knows nothing of torrents: that a private one is never looked up or announced is the caller's business.
 """
@@ -10,30 +11,27 @@ Knows nothing of torrents: that a private one is never looked up or announced is
 from __future__ import annotations
 
 import random
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from dht import krpc
 from dht.address import is_local, is_usable, neighbourhood_of, owner_of
+from dht.compact import Node
 from dht.config import DhtConfig
 from dht.datagram import Address, Outgoing, Path
 from dht.errors import LocalProtocolError, RemoteProtocolError
 from dht.external import ExternalAddress
 from dht.krpc import PING, WANT_V4, WANT_V6, Query, Response
 from dht.limits import Blacklist, Memory, Rate, RatePerHost
-from dht.lookup import Lookup
-from dht.nodeid import ID_SIZE, fits_address, make_node_id
+from dht.nodeid import fits_address, make_node_id
 from dht.results import (
     AddressObserved,
     NodeIdChanged,
     NodeStatistics,
     OtherFamilyHeard,
-    PeersFound,
     Result,
-    SearchEnded,
 )
-from dht.search import Announcement, OnPeers, Search
+from dht.search import Announcement, Search
+from dht.searches import Searches
 from dht.server import Server
 from dht.state import SavedState
 from dht.table import K, RoutingTable
@@ -49,13 +47,6 @@ MAX_RECEIVED = 2048  # bytes; nobody has a reason to send more than 1,024
 MAX_OUTBOX = 4096  # datagrams that wait to be sent; then answers are dropped
 MAX_PINGS = 32  # open at once: queries from forged addresses must not take all places from our searches
 MAX_OBSERVATIONS = 1000  # results of that kind that wait to be taken
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    handle: int
-    target: bytes
-    announcement: Announcement | None
 
 
 class DhtNode:
@@ -89,17 +80,14 @@ class DhtNode:
         self._outbox: list[Outgoing] = []
         self._results: list[Result] = []
         self._observations = 0
-        self._handles = 0
-        self._waiting: deque[_Request] = deque()
-        self._running: dict[int, Search] = {}
-        self._ready: dict[Search, None] = {}
+        self._searches = Searches(self, ipv6=ipv6, max_running=config.max_searches, report=self._report)
         self._pinging: set[Address] = set()
         self._next_move = float("-inf")
         self._upkeep = Upkeep(self, self.table, rng, config.routers)
         for _, address in saved.nodes if saved is not None else ():
             self._upkeep.add_seed(address)
         self._sibling: DhtNode | None = None
-        self._queries_in = self._queries_out = self._answers = self._lookups = 0
+        self._queries_in = self._queries_out = self._answers = 0
         self._malformed = self._unsolicited = self._limited = 0
 
     # The core's verbs
@@ -119,12 +107,12 @@ class DhtNode:
             awaited = self._transactions.awaits(remote)
             if (awaited or self._admits(remote, now)) and len(datagram) <= MAX_RECEIVED:
                 self._receive(bytes(datagram), path, now, counted=not awaited)
-        if self._ready:
-            self._step(now)
+        if self._searches.may_go_on:
+            self._searches.step(now)
 
     def datagrams_to_send(self, now: float) -> list[Outgoing]:
         """One datagram each; a second call at once returns nothing."""
-        self._step(now)
+        self._searches.step(now)
         outbox, self._outbox = self._outbox, []
         return outbox
 
@@ -137,7 +125,7 @@ class DhtNode:
             self.table.failed(transaction.address)
             transaction.on_silence(transaction, now)
         self._upkeep.handle_deadline(now)
-        self._step(now)
+        self._searches.step(now)
 
     def take_results(self) -> list[Result]:
         results, self._results = self._results, []
@@ -182,7 +170,7 @@ class DhtNode:
 
         At most `DhtConfig.max_searches` are under way, the others wait in the order asked.
         """
-        return self._request(info_hash, None)
+        return self._searches.request(info_hash, None)
 
     def announce(self, info_hash: bytes, port: int, *, implied_port: bool = False) -> int:
         """Search for peers and tell the closest nodes that there is one at ``port``.
@@ -192,15 +180,11 @@ class DhtNode:
         """
         if not 0 < port < 65536:
             raise LocalProtocolError(f"{port} is not a port")
-        return self._request(info_hash, Announcement(port, implied_port))
+        return self._searches.request(info_hash, Announcement(port, implied_port))
 
     def cancel(self, handle: int) -> None:
         """Ask no more for this search and report nothing of it.  Unknown handles are none."""
-        search = self._running.pop(handle, None)
-        if search is not None:
-            self._ready.pop(search, None)
-        else:
-            self._waiting = deque(request for request in self._waiting if request.handle != handle)
+        self._searches.cancel(handle)
 
     def saved_state(self) -> SavedState:
         """What to keep for the next run: the contacts that are good come first."""
@@ -213,10 +197,10 @@ class DhtNode:
             queries_in=self._queries_in,
             queries_out=self._queries_out,
             answers=self._answers,
-            lookups=self._lookups,
+            lookups=self._searches.begun,
             peers_stored=len(self.server.store),
             in_flight=self._transactions.in_flight,
-            searches_waiting=len(self._waiting),
+            searches_waiting=self._searches.waiting,
             malformed=self._malformed,
             unsolicited=self._unsolicited,
             limited=self._limited,
@@ -227,7 +211,7 @@ class DhtNode:
         """Our address by the vote of those who answered us, or by configuration."""
         return self._external.host
 
-    # Asker: what searches need
+    # Seeker: what searches need
 
     @property
     def may_ask(self) -> bool:
@@ -249,8 +233,18 @@ class DhtNode:
         self._send(query, Path(None, address))
 
     def stepped(self, search: Search) -> None:
-        if search.handle in self._running:
-            self._ready[search] = None
+        self._searches.stepped(search)
+
+    def nodes_near(self, target: bytes) -> list[Node]:
+        return [(contact.node_id, contact.address) for contact in self.table.closest(target, 2 * K)]
+
+    def peers_here(self, info_hash: bytes, now: float) -> list[Address]:
+        return self.server.store.peers(info_hash, now)
+
+    def search_over(self, search: Search, now: float) -> None:
+        for liar in search.lookup.liars():
+            self._lied(liar, now)
+        self._upkeep.finished(search, now)
 
     # Datagrams of others
 
@@ -378,83 +372,19 @@ class DhtNode:
 
         self.ask(address, node_id, PING, krpc.ping_arguments(self.node_id), now, on_answer, on_silence)
 
-    def _request(self, target: bytes, announcement: Announcement | None) -> int:
-        if len(target) != ID_SIZE:
-            raise LocalProtocolError(f"an info-hash has {ID_SIZE} bytes, not {len(target)}")
-        self._handles += 1
-        self._waiting.append(_Request(self._handles, target, announcement))
-        return self._handles
-
-    def _begin(
-        self,
-        handle: int,
-        target: bytes,
-        *,
-        peers_wanted: bool,
-        announcement: Announcement | None = None,
-        want: int = 0,
-        on_peers: OnPeers | None = None,
-    ) -> Search:
-        lookup = Lookup(target, ipv6=self.ipv6, own_id=self.node_id)
-        contacts = self.table.closest(target, 2 * K)
-        lookup.add((contact.node_id, contact.address) for contact in contacts)
-        search = Search(
-            self, handle, lookup, peers_wanted=peers_wanted, announcement=announcement, want=want, on_peers=on_peers
-        )
-        self._lookups += 1
-        self._running[handle] = search
-        self._ready[search] = None
-        return search
-
     def look_for(self, target: bytes, *, both_families: bool) -> Search:
         """A find_node search of our own, which reports nothing.
 
         ``both_families`` asks for nodes of the other family too, if its node knows fewer than 8 (BEP 32).
         """
         lacking = both_families and self._sibling is not None and len(self._sibling.table) < K
-        self._handles += 1
-        return self._begin(self._handles, target, peers_wanted=False, want=WANT_V4 | WANT_V6 if lacking else 0)
+        return self._searches.look_for(target, WANT_V4 | WANT_V6 if lacking else 0)
 
     def expire(self, now: float) -> None:
         self.server.store.expire(now)
 
-    def _step(self, now: float) -> None:
-        """Let the searches that can go on do so, and begin the next ones."""
-        while True:
-            while self._waiting and len(self._running) < self.config.max_searches and self.may_ask:
-                self._begin_request(self._waiting.popleft(), now)
-            if not self._ready:
-                return
-            search = next(iter(self._ready))
-            del self._ready[search]
-            if search.step(now):
-                self._finish(search, now)
-            elif not self.may_ask:
-                self._ready[search] = None
-                return
-
-    def _begin_request(self, request: _Request, now: float) -> None:
-        search = self._begin(
-            request.handle,
-            request.target,
-            peers_wanted=True,
-            announcement=request.announcement,
-            on_peers=self._peers_found,
-        )
-        search.found(self.server.store.peers(request.target, now))
-
-    def _peers_found(self, search: Search, peers: list[Address]) -> None:
-        if search.handle in self._running:
-            self._results.append(PeersFound(search.handle, tuple(peers)))
-
-    def _finish(self, search: Search, now: float) -> None:
-        del self._running[search.handle]
-        for liar in search.lookup.liars():
-            self._lied(liar, now)
-        self._upkeep.finished(search, now)
-        if search.reporting:
-            announced = len(search.acknowledged)
-            self._results.append(SearchEnded(search.handle, search.queries, search.answers, announced, search.hops))
+    def _report(self, result: Result) -> None:
+        self._results.append(result)
 
     def _send(self, datagram: bytes, path: Path) -> None:
         self._outbox.append(Outgoing((datagram,), len(datagram), path))
