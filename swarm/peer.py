@@ -477,7 +477,8 @@ class PeerConnection:
 
 
 def _availability(have: Bitfield, *, fast: bool) -> bytes:
-    if fast and have.complete:
+    """What BEP 3 and BEP 6 want said first.  Without metadata there is nothing, and that is not everything."""
+    if fast and have.complete and have.size:
         return HaveAll().encode()
     if have.count:
         return BitfieldMessage(bytes(have.data)).encode()
