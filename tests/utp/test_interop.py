@@ -1,4 +1,4 @@
-"""µTP with implementations that nobody here wrote: libtorrent's own, and libutp in Transmission.  Loopback only."""
+"""µTP with libtorrent's own, which nobody here wrote.  Loopback only; libutp is met in tests/interop."""
 
 from __future__ import annotations
 
@@ -10,30 +10,16 @@ from typing import Any
 import pytest
 import trio
 
-from swarm.endpoint import Endpoint
-from swarm.net.real import RealNetwork
-from tests.interop.clients import transmission
 from tests.needs import need_module
+from tests.utp.loopback import LOOPBACK, service
 from tests.utp.minipeer import MiniPeer, Torrent, make_torrent
 from utp import ConnectionLost
-from utp.service import UtpService, open_utp
+from utp.service import UtpService
 from utp.stream import UtpStream
 
 pytestmark = pytest.mark.interop
 
-LOOPBACK = "127.0.0.1"
 SIZE = 1 << 20
-
-
-@asynccontextmanager
-async def service(*, offload: bool = True, host: str = LOOPBACK) -> AsyncIterator[tuple[UtpService, int]]:
-    """Ours, and the port it listens on."""
-    socket = await RealNetwork(offload=offload).bind_udp(Endpoint(host, 0))
-    try:
-        async with open_utp(socket) as opened:  # type: ignore[arg-type]
-            yield opened, socket.local.port
-    finally:
-        socket.close()
 
 
 class Libtorrent:
@@ -141,39 +127,7 @@ async def test_libtorrent_hears_our_reset(tmp_path: Path) -> None:
                 await trio.sleep(0.05)
 
 
-async def test_transmission_seeds_to_us_and_leeches_from_us(tmp_path: Path) -> None:
-    """Both at once, at its default settings but for TCP: it thinks about whom to serve every ten seconds only."""
-    given, wanted = make_torrent(SIZE, "given.bin"), make_torrent(SIZE + 1, "wanted.bin")
-    given.write(tmp_path / "given.torrent", tmp_path / "data")
-    wanted.write(tmp_path / "wanted.torrent")
-    with trio.fail_after(90), transmission(tmp_path / "home", tmp_path / "data", utp_enabled=True) as theirs:
-        for torrent in ("given.torrent", "wanted.torrent"):
-            await trio.to_thread.run_sync(theirs.add, tmp_path / torrent)
-        await trio.sleep(2.5)  # until it has looked at what is on its disk it knows no torrent
-        async with service() as (ours, _), service(host="127.0.0.2") as (others, _):
-            leech = MiniPeer(await ours.connect((LOOPBACK, theirs.port)), given)
-            seed = MiniPeer(await others.connect((LOOPBACK, theirs.port)), wanted)
-            await leech.shake_hands()
-            await seed.shake_hands()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(seed.seed)
-                assert await leech.leech() == given.content
-                while theirs_have(tmp_path / "data" / wanted.name) < SIZE + 1:
-                    await trio.sleep(0.1)
-                assert seed.stream.statistics().packet_size == 1472  # libutp took the padded probe
-                await trio.to_thread.run_sync(theirs.remote, "-t", "all", "-S")
-                while await leech.stream.receive_some():
-                    pass  # until its FIN
-            await leech.stream.aclose()
-    assert (tmp_path / "data" / wanted.name).read_bytes() == wanted.content
-
-
-def theirs_have(path: Path) -> int:
-    """Bytes on the disk; Transmission names an unfinished file otherwise or writes it with holes."""
-    return path.stat().st_blocks * 512 if path.exists() else 0
-
-
-async def test_libutp_refuses_nobody_but_answers_only_who_listens(tmp_path: Path) -> None:
+async def test_a_port_that_nobody_listens_on_times_out() -> None:
     """A port without any µTP behind it times out: ICMP does not end an attempt, which may be a punch."""
     async with service() as (ours, _), service() as (_, silent):
         with pytest.raises(ConnectionLost, match="timed-out"):
