@@ -179,8 +179,12 @@ class FamilySearches:
         search.peers = 0
         with service.get_peers(sought.info_hash, port or None, implied_port=self._implied_port()) as peers:
             async for addresses in peers:
-                search.peers += len(addresses)
-                sought.found([Endpoint(*address) for address in addresses], "dht")
+                # We find ourselves too: that would be told to the user as a peer, and dialled.
+                ourselves = (service.node.external_host, self._port())
+                others = [Endpoint(*address) for address in addresses if address != ourselves]
+                search.peers += len(others)
+                if others:
+                    sought.found(others, "dht")
         ended = peers.ended
         assert isinstance(ended, SearchEnded)
         search.last = Outcome(search.peers, ended.answers, ended.announced)

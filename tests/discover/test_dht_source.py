@@ -358,6 +358,17 @@ async def test_after_a_change_of_the_network_it_announces_again_soon(autojump_cl
             assert not torrent.searches[4].times.urgent, "seeds that moved must not keep those without peers waiting"
 
 
+async def test_we_are_no_peer_of_ours(autojump_clock: MockClock) -> None:
+    async with world(12, [4]) as w:
+        client = Client(w)
+        torrent = client.add()
+        async with client.online(4):
+            await trio.sleep(2000)
+        assert w.stored() == {Endpoint("45.0.0.9", 6999)}
+        assert not client.found
+        assert torrent.statistics().peers == 0
+
+
 async def test_a_thousand_torrents_are_queued_and_spread(autojump_clock: MockClock) -> None:
     async with world(4, [4]) as w:
         client = Client(w)
