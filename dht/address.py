@@ -42,8 +42,11 @@ def network_of(host: str) -> str:
 
 
 def owner_of(address: Address) -> Hashable:
-    """Who is counted as one: a host, or where many nodes share a local one (a laboratory), each address."""
-    return address if is_local(address[0]) else address[0]
+    """Who is counted as one: an IPv4 host, a /64 of IPv6, or where many nodes share a local host, each address."""
+    host = address[0]
+    if is_local(host):
+        return address
+    return network_of(host) if ":" in host else host
 
 
 def neighbourhood_of(address: Address) -> Hashable:

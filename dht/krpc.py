@@ -59,6 +59,8 @@ _COMMON_QUERY = re.compile(
     re.DOTALL,
 ).fullmatch
 
+PING_SIZE = 74  # bytes of a ping of ours at most: one that says that we are read-only
+
 
 class Query(NamedTuple):
     """What someone asks of us.  ``target`` is the info-hash where there is one, b"" for a ping."""

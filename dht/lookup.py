@@ -7,6 +7,9 @@ do not exist (poison):
 * others are asked too, one at a time and 2k at most, for much of the network never adopted BEP 42;
 * who has named six nodes in vain, and few that answered, is not believed: what nobody else names is not asked.
 
+That costs him nothing beyond this lookup: nodes that answer those who keep a table and not those who search would get
+whoever knows them banned, the honest neighbours of a target first.
+
 Sends nothing and knows no time: `dht.search` asks, and says what came of it.
 """
 
@@ -212,10 +215,6 @@ class Lookup:
     def closest(self) -> list[Candidate]:
         """Who answered: the k closest whose ids fit, and those that do not but are closer than the k-th."""
         return [candidate for candidate in self._window() if candidate.state is State.ANSWERED]
-
-    def liars(self) -> list[Address]:
-        """Those who named many nodes that were not there, and hardly one that was."""
-        return [candidate.address for candidate in self._order if candidate.lied]
 
     def _window(self) -> Iterator[Candidate]:
         """The candidates on which the end depends, closest first: k that fit, and k at most that do not."""

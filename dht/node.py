@@ -14,13 +14,13 @@ import random
 from collections.abc import Sequence
 
 from dht import krpc
-from dht.address import is_local, is_usable, neighbourhood_of, owner_of
+from dht.address import is_local, is_usable, owner_of
 from dht.compact import Node
 from dht.config import DhtConfig
 from dht.datagram import Address, Outgoing, Path
 from dht.errors import LocalProtocolError, RemoteProtocolError
 from dht.external import ExternalAddress
-from dht.krpc import PING, WANT_V4, WANT_V6, Query, Response
+from dht.krpc import PING, PING_SIZE, WANT_V4, WANT_V6, Query, Response
 from dht.limits import Blacklist, Memory, Rate, RatePerHost
 from dht.nodeid import fits_address, make_node_id
 from dht.results import (
@@ -43,7 +43,8 @@ BURST_SECONDS = 10.0  # of datagrams from one host
 ANSWER_BURST_SECONDS = 2.0
 VERIFIED_FOR = 600.0  # seconds that an address is taken to receive what we send to it
 STRIKES, BANNED_FOR = 3, 1800.0  # lies until a host is left alone, and for how many seconds
-MAX_RECEIVED = 2048  # bytes; nobody has a reason to send more than 1,024
+MAX_RECEIVED = 2048  # bytes of an answer that we wait for; nobody has a reason to send more than 1,024
+MAX_QUERY = 512  # bytes of anything else: 2,000 made to be slow to read cost half a millisecond, queries have up to 350
 MAX_OUTBOX = 4096  # datagrams that wait to be sent; then answers are dropped
 MAX_PINGS = 32  # open at once: queries from forged addresses must not take all places from our searches
 MAX_OBSERVATIONS = 1000  # results of that kind that wait to be taken
@@ -105,7 +106,9 @@ class DhtNode:
         for datagram in datagrams:
             # An answer that we wait for must come through a flood in its sender's name; its queries must not with it.
             awaited = self._transactions.awaits(remote)
-            if (awaited or self._admits(remote, now)) and len(datagram) <= MAX_RECEIVED:
+            if len(datagram) > (MAX_RECEIVED if awaited else MAX_QUERY):
+                self._malformed += 1
+            elif awaited or self._admits(remote, now):
                 self._receive(bytes(datagram), path, now, counted=not awaited)
         if self._searches.may_go_on:
             self._searches.step(now)
@@ -242,8 +245,6 @@ class DhtNode:
         return self.server.store.peers(info_hash, now)
 
     def search_over(self, search: Search, now: float) -> None:
-        for liar in search.lookup.liars():
-            self._lied(liar, now)
         self._upkeep.finished(search, now)
 
     # Datagrams of others
@@ -252,7 +253,7 @@ class DhtNode:
         """Whether its sender may send one more datagram; counts those that may not."""
         if self._per_host is None:
             return True
-        admitted = self._per_host.admits(neighbourhood_of(remote) if self.ipv6 else owner_of(remote), now)
+        admitted = self._per_host.admits(owner_of(remote), now)
         self._limited += not admitted
         return admitted
 
@@ -279,12 +280,15 @@ class DhtNode:
         self._queries_in += 1
         if query.node_id == self.node_id:
             return
+        verified = self._verified.holds(remote, now)
+        spent = 0
         if not query.read_only and self.table.asked_us(query.node_id, remote, now):
-            self.ping(remote, query.node_id, now)
+            # One try only: what an unproved address is sent in all has a bound.
+            pinged = self.ping(remote, query.node_id, now, tries=2 if verified else 1)
+            spent = PING_SIZE if pinged else 0
         if self.read_only:
             return
-        verified = self._verified.holds(remote, now)
-        answer, proved = self.server.answer(query, self.node_id, remote, size, now, verified=verified)
+        answer, proved = self.server.answer(query, self.node_id, remote, size, now, verified=verified, spent=spent)
         if proved:
             self._verified.add(remote, now)
         self._answer(answer, path, now)
@@ -351,15 +355,15 @@ class DhtNode:
 
     # Our own questions
 
-    def ping(self, address: Address, node_id: bytes | None, now: float, tries: int = 2) -> None:
-        """Ask whether a node is there, unless that is being asked already or too much else is."""
+    def ping(self, address: Address, node_id: bytes | None, now: float, tries: int = 2) -> bool:
+        """Ask whether a node is there, unless that is being asked already or too much else is; whether it was asked."""
         if (
             address in self._pinging
             or len(self._pinging) >= MAX_PINGS
             or not self.may_ask
             or self._blacklist.bans(owner_of(address), now)
         ):
-            return
+            return False
         self._pinging.add(address)
 
         def on_answer(transaction: Transaction, answer: Answer, at: float) -> None:
@@ -371,6 +375,7 @@ class DhtNode:
                 self.ping(address, node_id, at, tries - 1)
 
         self.ask(address, node_id, PING, krpc.ping_arguments(self.node_id), now, on_answer, on_silence)
+        return True
 
     def look_for(self, target: bytes, *, both_families: bool) -> Search:
         """A find_node search of our own, which reports nothing.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dht import krpc
+from dht.address import is_local, is_usable
 from dht.datagram import Address
 from dht.krpc import ANNOUNCE_PEER, FIND_NODE, GET_PEERS, Response
 from dht.lookup import Candidate, Lookup, State
@@ -113,7 +114,7 @@ class Search:
 
     def found(self, peers: list[Address]) -> None:
         """Report those of ``peers`` that were not reported yet."""
-        fresh = [peer for peer in dict.fromkeys(peers) if peer[1] and peer not in self._found]
+        fresh = [peer for peer in dict.fromkeys(peers) if peer not in self._found]
         fresh = fresh[: MAX_PEERS - len(self._found)]
         if fresh and self._on_peers is not None:
             self._found.update(fresh)
@@ -147,7 +148,7 @@ class Search:
             ipv6 = ":" in candidate.address[0]
             self.lookup.answered(candidate, answer.node_id, answer.nodes6 if ipv6 else answer.nodes, answer.token)
             self.hops = max(self.hops, candidate.depth)
-            self.found(answer.values)
+            self.found(_dialable(answer.values, candidate.address))
         else:
             self.lookup.refused(candidate)
         self._asker.stepped(self)
@@ -189,3 +190,9 @@ class Search:
         self._announcing += 1
         self.queries += 1
         self._asker.ask(candidate.address, candidate.node_id, ANNOUNCE_PEER, arguments, now, on_answer, on_silence)
+
+
+def _dialable(peers: list[Address], source: Address) -> list[Address]:
+    """Without those where no peer can be; private ones count only when a node in a private network names them."""
+    may_be_local = is_local(source[0])
+    return [peer for peer in peers if is_usable(peer, ipv6=":" in peer[0]) and (may_be_local or not is_local(peer[0]))]

@@ -1,10 +1,10 @@
 """`Server`: what we answer to the queries of others (BEP 5, 32, 42).
 
-An answer to somebody who has not proved that he receives at his address is never larger than `DhtConfig.amplification`
-times (4) the query, so that forging the sender of a query to us gains next to nothing; 4 is what a whole find_node
-answer needs (287 bytes to a query of 92), while 1,024 bytes of peers to a get_peers of 95 would be 11 times.  Such an
-asker gets fewer peers, another stretch of them each time.  Proof is an answer to a query of ours or an announce with a
-valid token; then 1,024 bytes are the limit (BEP 32).
+Somebody who has not proved that he receives at his address is never sent more than `DhtConfig.amplification` times (4)
+the bytes of his query, the ping to a newcomer included, so that forging the sender of a query gains next to nothing.
+4 is what a whole find_node answer needs (287 bytes to a query of 92), while 1,024 bytes of peers to a get_peers of 95
+would be 11 times.  Such an asker gets fewer peers, another stretch of them each time.  Proof is an answer to a query of
+ours or an announce with a valid token; then 1,024 bytes are the limit (BEP 32).
 
 Decides nothing about the routing table and sends nothing itself.
 """
@@ -47,14 +47,15 @@ class Server:
         self.store = PeerStore()
 
     def answer(
-        self, query: Query, node_id: bytes, remote: Address, size: int, now: float, *, verified: bool
+        self, query: Query, node_id: bytes, remote: Address, size: int, now: float, *, verified: bool, spent: int = 0
     ) -> tuple[bytes | None, bool]:
         """The answer to ``query``, a datagram of ``size`` bytes, and whether the query has proved its address.
 
-        None instead of an answer that would amplify too much: an error to a very short query.
+        ``spent`` are the bytes that it has made us send already.  None instead of an answer that would amplify too
+        much: an error to a very short query.
         """
         requester = encode_peer(remote)
-        limit = MAX_DATAGRAM if verified else min(MAX_DATAGRAM, int(size * self._amplification))
+        limit = MAX_DATAGRAM if verified else min(MAX_DATAGRAM, int(size * self._amplification) - spent)
         proved = False
         if query.method == FIND_NODE:
             answer = self._answer_nodes(query, node_id, requester, limit, None, b"")

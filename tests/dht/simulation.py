@@ -16,7 +16,8 @@ from dht.node import DhtNode
 from dht.results import PeersFound, Result, SearchEnded
 
 NAT_LIFETIME = 120.0  # seconds that a NAT remembers whom its host has sent to
-JOIN_PAUSE = 0.1  # seconds
+JOINING = 100.0  # seconds that it takes a large network to join
+JOIN_PAUSE = 0.1  # seconds between two joins in a smaller one
 MIN_LATENCY, MAX_LATENCY = 0.01, 0.12  # seconds one way
 
 Tamper = Callable[["Host", bytes], bytes]
@@ -167,7 +168,7 @@ def grown(seed: int, size: int, *, loss: float = 0.0, dead: float = 0.0, natted:
     for host in hosts[len(routers) :]:
         _node(host).start(simulation.now)
         simulation.touch(host)
-        simulation.run(JOIN_PAUSE)
+        simulation.run(min(JOIN_PAUSE, JOINING / size))
     simulation.run(60.0)
     for host in simulation.rng.sample(hosts[3:], int(size * dead)):
         host.node = None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import tracemalloc
+from types import FunctionType, ModuleType
 
 import pytest
 
 from dht import bencode
 from dht.config import DhtConfig
 from dht.datagram import Address, Path
+from dht.krpc import PING_SIZE, encode_query, ping_arguments
 from dht.limits import MAX_REMEMBERED, Blacklist, Memory, Rate, RatePerHost
-from dht.node import MAX_OUTBOX, STRIKES, DhtNode
-from dht.nodeid import random_id_sharing
+from dht.node import MAX_OUTBOX, MAX_QUERY, STRIKES, DhtNode
+from dht.nodeid import make_node_id, random_id_sharing
+from dht.results import PeersFound
 from tests.dht.test_node import LOCAL, PING, TARGET, THEIR_ID, THEM, Bench, host, query
 from tests.fuzzing import fuzz_count, fuzz_seed, mutations, random_bytes_cases
 
@@ -53,8 +57,32 @@ def test_an_unproved_address_is_sent_at_most_four_times_what_came_from_it(datagr
     assert sum(map(len, answers)) <= 4 * len(datagram)
 
 
-def test_the_pings_that_a_query_provokes_are_counted_in_neither_but_few() -> None:
-    """A query from an unknown node is worth one ping to it, repeated once: never more while that is open."""
+@pytest.mark.parametrize("datagram", QUERIES)
+@pytest.mark.parametrize("ipv6", [False, True])
+def test_the_ping_to_a_newcomer_is_counted_too(datagram: bytes, ipv6: bool) -> None:
+    bench = Bench(ipv6=ipv6)
+    remote = ("2001:db8:ffff::9", 5) if ipv6 else THEM
+    for number in range(7):
+        bench.node.table.answered(bytes([number]) * 20, (f"2001:db8:{number}::1" if ipv6 else host(number), 7), 0.0)
+    for number in range(300):
+        bench.node.server.store.announce(TARGET, (f"2001:db8:{number:x}::2" if ipv6 else host(1000 + number), 80), 0.0)
+    bench.node.receive_batch([memoryview(datagram)], Path(LOCAL, remote), 0.0)
+    sent = bench.sent()
+    for bench.now in (1.0, 2.0, 20.0):
+        bench.node.handle_deadline(bench.now)
+        sent += bench.sent()
+    assert all(path.remote == remote for _, path in sent)
+    if b"1:q" in datagram and b"vote" not in datagram and b"2:id20" in datagram:
+        assert any(b"1:q4:ping" in answer for answer, _ in sent)
+    assert sum(len(answer) for answer, _ in sent) <= 4 * len(datagram)
+
+
+def test_a_ping_of_ours_is_as_large_as_we_reckon() -> None:
+    assert len(encode_query(bytes(4), b"ping", ping_arguments(bytes(20)), read_only=True)) == PING_SIZE
+
+
+def test_a_query_provokes_one_ping_at_most() -> None:
+    """Never more while that is open."""
     bench = Bench()
     for _ in range(50):
         bench.node.receive_batch([memoryview(PING)], Path(LOCAL, THEM), 0.0)
@@ -161,6 +189,114 @@ def test_garbage_forged_in_the_name_of_a_host_does_not_get_it_banned() -> None:
         bench.receive(b"de")
     assert bench.node.statistics().nodes == 1
     assert len(bench.receive(PING)) == 1
+
+
+def test_who_names_nodes_that_do_not_answer_us_is_not_banned_for_it() -> None:
+    """They may answer him: Sybils that answer who keeps a table would get the honest ones around a target banned."""
+    bench = Bench()
+    rng = random.Random(1)
+    bench.acquaint(THEIR_ID, THEM)
+    for _ in range(2 * STRIKES):
+        bench.node.get_peers(TARGET)
+        ((question, remote),) = bench.questions()
+        assert remote == THEM
+        hosts = [host(number) for number in range(16)]
+        bench.reply(question, THEM, THEIR_ID, nodes=[(make_node_id(name, rng), (name, 1)) for name in hosts])
+        for _ in range(40):
+            bench.now += 1.0
+            bench.node.handle_deadline(bench.now)
+            bench.sent()
+    assert bench.node.statistics().nodes == 1
+    assert len(bench.receive(PING)) == 1
+
+
+def test_one_64_of_ipv6_is_one_sender() -> None:
+    bench = Bench(ipv6=True)
+    addresses = [(f"2001:db8:1:2::{number:x}", 1) for number in range(1, 301)]
+    assert sum(len(bench.receive(PING, address)) for address in addresses) == 100
+    assert len(bench.receive(PING, ("2001:db8:1:3::1", 1))) == 1
+    for number, address in enumerate(addresses):
+        bench.node.table.answered(bytes([number % 256]) * 20, address, 0.0)
+    assert bench.node.statistics().nodes == 1
+
+
+def test_who_is_banned_is_so_from_its_whole_64() -> None:
+    bench = Bench(ipv6=True)
+    liar = ("2001:db8:1:2::1", 6881)
+    bench.acquaint(THEIR_ID, liar)
+    bench.node.get_peers(TARGET)
+    ((question, _),) = bench.questions()
+    for _ in range(STRIKES):
+        bench.receive(b"d1:rd2:id2:xxe1:t4:%b1:y1:re" % question[b"t"], liar)
+    assert bench.receive(PING, ("2001:db8:1:2::77", 1)) == []
+    assert len(bench.receive(PING, ("2001:db8:1:3::1", 1))) == 1
+
+
+def test_large_datagrams_that_nobody_asked_for_are_not_even_read() -> None:
+    bench = Bench()
+    bomb = b"d1:al" + b"i0e" * 670 + b"ee"
+    bench.node.receive_batch([memoryview(bomb), memoryview(PING.ljust(MAX_QUERY + 1, b"x"))], Path(LOCAL, THEM), 0.0)
+    assert bench.sent() == []
+    assert bench.node.statistics().malformed == 2
+    token = b"x" * 128
+    largest = query(b"announce_peer", info_hash=TARGET, port=1, token=token, implied_port=1, seed=1, name=b"n" * 128)
+    assert len(largest) <= MAX_QUERY
+    assert len(bench.receive(largest)) == 1
+
+
+def found_in(bench: Bench, values: list[Address], source: Address = THEM) -> list[Address]:
+    """What a search reports when ``source`` gives these peers."""
+    bench.acquaint(THEIR_ID, source)
+    bench.node.get_peers(TARGET)
+    ((question, remote),) = bench.questions()
+    bench.reply(question, remote, THEIR_ID, values=values)
+    bench.sent()
+    return [peer for result in bench.node.take_results() if isinstance(result, PeersFound) for peer in result.peers]
+
+
+PRIVATE: list[Address] = [("192.168.1.1", 80), ("127.0.0.1", 22), ("10.0.0.1", 1), ("169.254.169.254", 80), ("::1", 9)]
+
+
+def test_peers_in_private_networks_are_believed_only_to_who_is_in_one() -> None:
+    nowhere: list[Address] = [("0.0.0.0", 1), ("224.0.0.1", 1), ("255.255.255.255", 1), ("ff02::1", 1), (host(1), 0)]
+    assert found_in(Bench(), [*PRIVATE, *nowhere, (host(2), 80)]) == [(host(2), 80)]
+    assert found_in(Bench(), [*PRIVATE, *nowhere], ("192.168.1.7", 6881)) == PRIVATE
+
+
+def test_ten_thousand_peers_in_one_answer_are_none() -> None:
+    assert found_in(Bench(), [(host(number), 80) for number in range(10_000)]) == []
+    assert len(found_in(Bench(), [(host(number), 80) for number in range(200)])) == 200
+
+
+def remembered(node: DhtNode) -> int:
+    """How many objects a node holds, directly and indirectly."""
+    seen: dict[int, object] = {}
+    waiting: list[object] = [node]
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen or isinstance(found, type | ModuleType | FunctionType):
+            continue
+        seen[id(found)] = found
+        waiting += gc.get_referents(found)
+    return len(seen)
+
+
+def test_a_flood_from_ever_new_addresses_makes_a_node_forget_and_not_grow() -> None:
+    bench = Bench(DhtConfig(answer_bytes_per_second=None))
+    rng = random.Random(1)
+    sizes = []
+    for number in range(3 * MAX_REMEMBERED):
+        bench.now = number / 1000
+        remote: Address = (host(number * 13), 1 + number % 60_000)
+        datagram = query(b"get_peers", info_hash=rng.randbytes(20)).replace(THEIR_ID, rng.randbytes(20))
+        bench.node.receive_batch([memoryview(datagram)], Path(LOCAL, remote), bench.now)
+        if number % 100 == 0:
+            bench.node.handle_deadline(bench.now)
+            bench.node.datagrams_to_send(bench.now)
+        if number % MAX_REMEMBERED == MAX_REMEMBERED - 1:
+            sizes.append(remembered(bench.node))
+    assert sizes[0] > MAX_REMEMBERED
+    assert sizes[2] < 1.1 * sizes[1] < 1.3 * sizes[0]
 
 
 def test_a_flood_of_new_names_leaves_room_for_our_own_questions() -> None:

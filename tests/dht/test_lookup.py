@@ -209,7 +209,7 @@ def test_who_names_only_nodes_that_are_not_there_is_not_believed() -> None:
                 answer(lookup, candidate)
     assert DISBELIEVED_AFTER <= silent <= DISBELIEVED_AFTER + ALPHA
     assert distances(lookup.closest())[:2] == [14, 1000]  # 14 was named by another, too
-    assert lookup.liars() == [poisoner.address]
+    assert [candidate for candidate in lookup.candidates if candidate.lied] == [poisoner]
 
 
 def test_public_nodes_cannot_make_us_send_into_private_networks() -> None:
