@@ -28,6 +28,11 @@ class Endpoint(NamedTuple):
     def address(self) -> IPv4Address | IPv6Address:
         return ip_address(self.host)
 
+    @property
+    def party(self) -> str:
+        """What one party has many ports of: an IPv4 address, or an IPv6 /64, in which anybody has 2^64 addresses."""
+        return str(IPv6Address(int(self.address) >> 64 << 64)) if self.is_ipv6 else self.host
+
 
 def normalise_host(host: str) -> str:
     """The canonical text of an IP address; ValueError if it is not one."""

@@ -127,7 +127,7 @@ class Node:
             rng=self._rng,
             emit=self.emit,
             port=self._announced_port,
-            implied_port=lambda: self.config.announce_port is None,
+            implied_port=lambda: self.config.utp and self.config.announce_port is None,
             bootstrap=self.config.dht_bootstrap,
             default_routers=public,
             network=self._network,
@@ -204,7 +204,8 @@ class Node:
         started = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
-            await self._encryption.prepare()
+            if not await self._encryption.prepare():
+                self.emit(Warned("encryption is slow here, some 2 MB/s: 'pip install swarm-bt[encryption]' cures it"))
             if self._dht is not None:
                 await self._dht.load()
             while True:

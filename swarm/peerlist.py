@@ -13,7 +13,6 @@ from collections import Counter, deque
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
-from ipaddress import IPv6Address
 from typing import NamedTuple, TypeVar
 
 from swarm.endpoint import Endpoint, is_dialable, normalise_host
@@ -329,7 +328,7 @@ class PeerList:
             return "own"
         if endpoint.host in self._banned:
             return "banned"
-        if self._hosts[_host_key(endpoint)] >= MAX_PER_HOST and not endpoint.address.is_loopback:
+        if self._hosts[endpoint.party] >= MAX_PER_HOST and not endpoint.address.is_loopback:
             return "too-many-of-address"
         if introducer is not None and self._introduced[introducer] >= MAX_PER_INTRODUCER:
             return "too-many-of-introducer"
@@ -339,7 +338,7 @@ class PeerList:
 
     def _enter(self, endpoint: Endpoint, source: SourceName, now: float, introducer: Endpoint | None) -> KnownPeer:
         peer = self._peers[endpoint] = KnownPeer(endpoint, now, {source}, _charged_to=introducer)
-        self._hosts[_host_key(endpoint)] += 1
+        self._hosts[endpoint.party] += 1
         if introducer is not None:
             self._introduced[introducer] += 1
         peer._score = self._score(peer)
@@ -368,7 +367,7 @@ class PeerList:
         if peer is None:
             return
         peer._ticket = 0
-        _decrement(self._hosts, _host_key(endpoint))
+        _decrement(self._hosts, endpoint.party)
         if peer._charged_to is not None:
             _decrement(self._introduced, peer._charged_to)
 
@@ -407,13 +406,6 @@ def _most_telling(last: str, by_path: Mapping[PathName, str]) -> str:
     if last != "timed-out":
         return last
     return next((reason for reason in by_path.values() if reason != "timed-out"), last)
-
-
-def _host_key(endpoint: Endpoint) -> str:
-    """What one party can have many ports of: an IPv4 address, or an IPv6 /64."""
-    if not endpoint.is_ipv6:
-        return endpoint.host
-    return str(IPv6Address(int(endpoint.address) >> 64 << 64))
 
 
 def _decrement(counter: Counter[_Key], key: _Key) -> None:

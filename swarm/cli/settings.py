@@ -140,7 +140,7 @@ SETTINGS: tuple[Setting, ...] = (
         default="prefer",
         metavar="|".join(ENCRYPTION),
         choices=ENCRYPTION,
-        help="whether connections to peers are obfuscated (default: prefer)",
+        help="prefer: plain first, both accepted (default); require: encrypted or not at all; off: plain only",
     ),
     _switch("tcp", "no TCP to peers"),
     _switch("utp", "no µTP to peers"),
@@ -241,6 +241,8 @@ class Settings(NamedTuple):
                     f"{setting.asks_for} is not in this version, and {self.origins[setting.name]} asks for it"
                 )
 
+        if not self.values["tcp"] and not self.values["utp"]:
+            raise UsageError("no peer can be reached with TCP and µTP both off: leave out --no-tcp or --no-utp")
         node = {setting.attribute: self.values[setting.name] for setting in SETTINGS if setting.network}
         return Config(state_directory=state, **node)
 

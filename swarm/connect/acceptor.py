@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from ipaddress import IPv6Address
 from typing import Protocol
 
 import trio
@@ -17,7 +16,6 @@ from swarm.config import Config
 from swarm.connect.dial import Link
 from swarm.connect.encrypted import Encryption
 from swarm.connect.shake import shake_as_acceptor
-from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import ConnectionRefused, Emit, PathName
 from swarm.net.network import Stream
@@ -63,7 +61,7 @@ class Acceptor:
                 if len(self._strangers) >= MAX_STRANGERS:
                     self._evict()
                 stranger = trio.CancelScope()
-                self._strangers[stranger] = _party_of(link.remote)
+                self._strangers[stranger] = link.remote.party
                 nursery.start_soon(self._welcome, link, stranger)
 
     def _evict(self) -> None:
@@ -113,8 +111,3 @@ class Acceptor:
     def _refuse(self, link: Link, reason: str) -> None:
         link.stream.abort()
         self._emit(ConnectionRefused(link.remote, link.path, "in", reason))
-
-
-def _party_of(remote: Endpoint) -> str:
-    """Whose streams count together: those of an IPv4 address or an IPv6 /64, in which anybody has 2^64 addresses."""
-    return str(IPv6Address(int(remote.address) >> 64 << 64)) if remote.is_ipv6 else remote.host

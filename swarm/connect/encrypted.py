@@ -136,7 +136,7 @@ class Encryption:
         self._find_torrent = find_torrent
         self._rng = rng
         self._run = runner
-        self._loaded = False
+        self._native: bool | None = None  # not known before `_load`
         self._answers = TokenBucket(ANSWERS_PER_SECOND, ANSWERS_AT_ONCE)
         self._turn = trio.Lock()  # which is given in the order in which it was asked for
 
@@ -153,10 +153,12 @@ class Encryption:
             case "prefer":
                 return (PLAINTEXT | RC4, 0) if obfuscated_before else (0, PLAINTEXT | RC4)
 
-    async def prepare(self) -> None:
-        """Load what is certain to be needed.  The others mostly end up in plaintext and never pay for the import."""
-        if self.policy == "require":
-            await self._load()
+    async def prepare(self) -> bool:
+        """Load what is certain to be needed.  The others mostly end up in plaintext and never pay for the import.
+
+        False if all payload will go through RC4 in Python.
+        """
+        return self.policy != "require" or await self._load()
 
     async def initiate(self, link: Link, info_hash: bytes, initial_payload: bytes, crypto_provide: int) -> Link:
         """The link on which payload goes from here on, ``initial_payload`` being sent already.
@@ -200,11 +202,11 @@ class Encryption:
         stream = EncryptedStream(link.stream, result.encrypt.fastest(), result.decrypt.fastest(), opening=opening)
         return replace(link, stream=stream, encryption="rc4", received=result.received)
 
-    async def _load(self) -> None:
-        """Import `cryptography` if it is there, outside the event loop: it takes 0.1 to 0.4 s."""
-        if not self._loaded:
-            await self._run(load_native)
-            self._loaded = True
+    async def _load(self) -> bool:
+        """Import `cryptography`, outside the event loop: it takes 0.1 to 0.4 s.  Whether it is there."""
+        if self._native is None:
+            self._native = await self._run(load_native)
+        return self._native
 
 
 async def say(stream: Stream, data: bytes) -> None:

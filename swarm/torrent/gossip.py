@@ -38,7 +38,8 @@ class Gossip:
         return told
 
     def peers_told(self, added: Sequence[PexPeer], dropped: Sequence[Endpoint]) -> None:
-        self._admission.introduced(self._peer, added)
+        introducer = self._peer.identity.endpoint
+        self._admission.introduced(self._peer, [peer for peer in added if is_worth_telling(peer.endpoint, introducer)])
         self._admission.no_longer_introduced(self._peer, dropped)
 
 

@@ -49,6 +49,9 @@ KEPT_PEERS = 200
 
 TorrentState = Literal["metadata", "queued", "checking", "downloading", "seeding", "stopped", "failed"]
 
+HUNG_UP = {"handshake-closed", "handshake-reset"}
+"""How peers answer a handshake that their encryption policy forbids."""
+
 UNKNOWN_LEFT = 1
 """Bytes that trackers are told are missing while nobody knows how many: not 0, which would make us a seed."""
 
@@ -344,8 +347,9 @@ class Torrent:
             reasons.append(self._why_connected_peers_send_nothing())
         trackers = self._content.metainfo.trackers if self._content is not None else self.metadata.trackers
         reasons += self._sources.why(named=bool(trackers))
-        if not self._config.tcp and not self._config.utp:
-            reasons.append("TCP and µTP are both switched off")
+        if self._config.encryption != "prefer" and self.admission.peers.reasons().keys() & HUNG_UP:
+            kind = "encrypted" if self._config.encryption == "require" else "plain"
+            reasons.append(f"only {kind} connections are allowed, and some peers hang up on those")
         port = self._lent.listening_port()
         reasons.append(f"we listen on port {port}" if port else f"offline: {self._config.bind} is not there")
         return reasons
