@@ -86,7 +86,7 @@ class Machine:
 
     def bind(self, kind: socket.SocketKind, port: int = 0) -> socket.socket:
         """A bound IPv4 socket of this machine, in this process."""
-        with _inside(self.namespace):
+        with inside(self.namespace):
             made = socket.socket(socket.AF_INET, kind)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(("0.0.0.0", port))
@@ -188,9 +188,11 @@ class Lab:
         return router.start(*command, log=base.with_suffix(".log"))
 
     def _tear_down(self) -> None:
-        for machine in self._machines:
-            for process in machine.processes:
-                end(process)
+        processes = [process for machine in self._machines for process in machine.processes]
+        for process in processes:
+            process.terminate()  # all at once: a node may take its time to say goodbye
+        for process in processes:
+            end(process)
         for machine in self._machines:
             _run("ip", "netns", "del", machine.namespace)
 
@@ -275,7 +277,7 @@ def end(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def _inside(namespace: str) -> Iterator[None]:
+def inside(namespace: str) -> Iterator[None]:
     """Sockets that are made in the block belong to the namespace (setns(2); `os.setns` came with Python 3.12)."""
     libc = ctypes.CDLL(None, use_errno=True)
 

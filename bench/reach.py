@@ -1,0 +1,119 @@
+"""Who reaches whom, how soon and how: every pair of NATs, seed × leech, on kernel NATs.  Needs root.
+
+    python -m bench.reach [--worlds ours-ours,lt-lt] [--kinds open,cone] [--pairs cone:symrand,...] [--results FILE]
+
+A world is SEED-LEECH, or SEED-LEECH-RENDEZVOUS, each "ours" or "lt" (libtorrent); the rendezvous is libtorrent's unless
+both others are ours.  A cell is what `tests.netlab.grid` describes: seconds from the start of the leech's process to
+2 MiB complete.  Each is added to FILE as soon as it is measured, and what is there already is not measured again;
+`--show` measures nothing.  Prints a matrix for each world, then what it adds up to; asserts nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from itertools import product
+from pathlib import Path
+
+from bench.reach_results import Cell, Record, add_record, read_records
+from bench.reach_table import report
+from tests.netlab.grid import KINDS, LIMIT, Unready, World, measure
+
+WORLDS = "ours-ours,ours-lt,lt-ours,lt-lt"
+
+
+def main() -> None:
+    options = parse_options()
+    records = read_records(options.results)
+    if not options.show:
+        known = {record.cell for record in records if record.unready is None}
+        cells = [cell for cell in wanted(options) if cell not in known]
+        for record in measured(cells, options):
+            records.append(record)
+            add_record(options.results, record)
+            print(record, flush=True)
+    print(report(records, options.worlds, options.kinds, markdown=options.markdown))
+
+
+def parse_options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--worlds", type=worlds_of, default=worlds_of(WORLDS), metavar="W,...", help=f"default: {WORLDS}"
+    )
+    parser.add_argument("--kinds", type=kinds_of, default=KINDS, metavar="K,...", help=f"all of {', '.join(KINDS)}")
+    parser.add_argument("--pairs", type=pairs_of, metavar="S:L,...", help="only these, instead of all of --kinds")
+    parser.add_argument("--runs", type=int, default=1, help="times each cell is measured")
+    parser.add_argument("--jobs", type=int, default=2, help="cells at once; more than cores disturb each other")
+    parser.add_argument("--limit", type=float, default=LIMIT, metavar="S", help="seconds until a cell has failed")
+    parser.add_argument("--results", type=Path, default=Path("bench/out/reach.jsonl"), metavar="FILE")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the nodes told in DIR/WORLD/SEED-LEECH-RUN")
+    parser.add_argument("--show", action="store_true", help="measure nothing")
+    parser.add_argument("--markdown", action="store_true", help="the matrices as Markdown")
+    return parser.parse_args()
+
+
+def worlds_of(text: str) -> tuple[str, ...]:
+    for world in text.split(","):
+        World.parse(world)
+    return tuple(text.split(","))
+
+
+def kinds_of(text: str) -> tuple[str, ...]:
+    kinds = tuple(text.split(","))
+    if unknown := set(kinds) - set(KINDS):
+        raise ValueError(f"unknown: {unknown}")
+    return kinds
+
+
+def pairs_of(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = [tuple(pair.split(":")) for pair in text.split(",")]
+    for pair in pairs:
+        kinds_of(",".join(pair))
+    return tuple((seed, leech) for seed, leech in pairs)
+
+
+def wanted(options: argparse.Namespace) -> Iterator[Cell]:
+    """Pair by pair in all worlds, so that a moment in which the machine is slow hits all of them."""
+    pairs: Iterable[tuple[str, str]] = options.pairs or product(options.kinds, repeat=2)
+    for run, (seed, leech), world in product(range(options.runs), pairs, options.worlds):
+        yield Cell(world, seed, leech, run)
+
+
+def measured(cells: list[Cell], options: argparse.Namespace) -> Iterator[Record]:
+    """As they are done.  An interrupt leaves once the cells under way have ended, and keeps nothing of them."""
+    revision = git_revision()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        futures: list[Future[Record]] = [pool.submit(measure_one, cell, revision, options) for cell in cells]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def measure_one(cell: Cell, revision: str, options: argparse.Namespace) -> Record:
+    logs = options.logs and options.logs / cell.world / f"{cell.seed}-{cell.leech}-{cell.run}"
+    try:
+        outcome = measure(cell.seed, cell.leech, World.parse(cell.world), limit=options.limit, logs=logs)
+    except Unready as error:
+        return Record(cell, revision, unready=str(error))
+    return Record(
+        cell,
+        revision,
+        seconds=outcome.seconds,
+        path=outcome.way and outcome.way.path,
+        direction=outcome.way and outcome.way.direction,
+        why=outcome.why,
+        seed_mapped=outcome.seed_mapped,
+    )
+
+
+def git_revision() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    main()

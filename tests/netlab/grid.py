@@ -1,0 +1,320 @@
+"""The connectivity grid on kernel NATs: can a leech behind one NAT fetch from a seed behind another, how soon, and how?
+
+    tracker, rendezvous (public)  ---  seed (behind its NAT)  ---  leech (behind its NAT)
+
+The rendezvous is a peer that knows both and has nothing to share: a leech of 4,000 bytes a second, with pieces so large
+that it does not complete one in the minute that a cell may take.  It and the seed are up, announced and connected to
+each other before the leech starts, and the seed's router has opened its port if it can.  Nodes are commands, ours or
+libtorrent's, that listen on one port and tell the same lines of JSON.  There is no IPv6, DHT or LSD; the tracker
+answers once in half an hour, so that whoever came early learns of who comes late from peers or not at all.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from swarm.torrent.create import create
+from tests.needs import need_module
+from tests.netlab.lab import GATEWAYS, Lab, Machine, wait_for_gateway
+from tests.netlab.told import Line, Teller
+from tests.nodes import make_sample
+
+KINDS = (
+    "open",
+    "fullcone",
+    "restricted",
+    "cone",
+    "symseq",
+    "symrand",
+    "udpblock",
+    "upnp",
+    "natpmp",
+    "cgn",
+    "cgnsym",
+)  # fmt: skip
+
+SIZE = 2 << 20  # bytes that the leech fetches
+PIECE_LENGTH = 512 << 10
+
+PORT = 6881
+TRACKER_PORT = 6969
+LIMIT = 60.0
+"""Seconds from the leech's start to completion, else the cell has failed."""
+
+RENDEZVOUS_RATE = 4000
+"""Bytes per second, each way: with such pieces it has none within two minutes."""
+
+READY_LIMIT = 30.0
+"""Seconds in which rendezvous and seed are to be announced and connected."""
+
+FLUSH_LIMIT = 5.0
+"""Seconds that libtorrent may take to write what it calls complete."""
+
+MAPPED_LIMIT = 6.0
+"""Seconds in which a seed may open its port; a node that has not by then does not."""
+
+SETTLE = 3.0
+"""Seconds between rendezvous and seed being connected and the leech's start.  A second after they met, peers tell each
+other by PEX whom they know, and then once a minute; a leech that was in time for that first message would be flattered.
+"""
+
+TRACKER = """
+import random, sys, trio
+from swarm.discover.embedded_tracker import EmbeddedTracker
+from swarm.endpoint import Endpoint
+from swarm.net.real import RealNetwork
+
+async def main():
+    tracker = EmbeddedTracker(random.Random(1), interval=1800, min_interval=1800)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(tracker.serve, RealNetwork(), Endpoint(sys.argv[1], int(sys.argv[2])))
+        print("ready")
+
+trio.run(main)
+"""
+
+
+@dataclass(frozen=True)
+class World:
+    """Which client is at which place: "ours" or "lt"."""
+
+    seed: str
+    leech: str
+    rendezvous: str
+
+    @classmethod
+    def parse(cls, text: str) -> World:
+        """``SEED-LEECH`` or ``SEED-LEECH-RENDEZVOUS``.  The rendezvous is libtorrent's unless both others are ours.
+
+        ValueError for anything else.
+        """
+        clients = text.split("-")
+        if len(clients) == 2:
+            clients.append("ours" if clients == ["ours", "ours"] else "lt")
+        if len(clients) != 3 or not set(clients) <= {"ours", "lt"}:
+            raise ValueError(f"{text}: SEED-LEECH or SEED-LEECH-RENDEZVOUS, each ours or lt")
+        return cls(*clients)
+
+
+class Way(NamedTuple):
+    """How two peers are connected; the direction as the leech sees it: "out" if it dialled."""
+
+    path: str
+    direction: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one cell."""
+
+    seconds: float | None
+    """From the start of the leech's process to the last byte; None: not within the limit."""
+
+    way: Way | None
+    """The last connection of leech and seed, as our node tells it, or libtorrent if there is none of ours; None: there
+    was none."""
+
+    why: tuple[str, ...]
+    """If it failed, what our leech said last; empty if the leech is libtorrent."""
+
+    seed_mapped: bool | None
+    """Whether the seed's router had opened the port when the leech started; None: it cannot."""
+
+
+class Unready(Exception):
+    """A cell could not be set up, so that it says nothing about its pair."""
+
+
+class Pair:
+    """A seed and a leech behind NATs, a tracker and a rendezvous, in a laboratory of IPv4 alone.
+
+    The machines are there at once, with their gateways; the nodes come with `start_others` and `start_leech`.  What
+    they tell is copied into the laboratory's directory.
+    """
+
+    def __init__(self, lab: Lab, seed_kind: str, leech_kind: str, world: World) -> None:
+        if "lt" in (world.seed, world.leech, world.rendezvous):
+            need_module("libtorrent")
+        self.world = world
+        self.nodes: dict[str, Teller] = {}
+        """By name: rendezvous, seed, leech."""
+        self.tracker, self.rendezvous = lab.public("tracker"), lab.public("rendezvous")
+        self.seed, self.leech = lab.behind(seed_kind, "seed"), lab.behind(leech_kind, "leech")
+        for machine in (self.seed, self.leech):
+            if machine.kind in GATEWAYS:
+                wait_for_gateway(machine)
+        self._directory = lab.directory
+        self._sample = make_sample(lab.directory / "seed", SIZE)
+        announce = f"http://{self.tracker.address}:{TRACKER_PORT}/announce"
+        self._torrent = lab.directory / "sample.torrent"
+        self._torrent.write_bytes(
+            create(lab.directory / "seed/sample.bin", piece_length=PIECE_LENGTH, trackers=[announce])
+        )
+
+    def start_others(self) -> bool | None:
+        """Start all but the leech; `Unready` if they do not find each other.
+
+        Says whether the seed's router has opened the port; None if it cannot.
+        """
+        self._start_tracker()
+        self._start("rendezvous", self.rendezvous, self.world.rendezvous)
+        self._wait_announced("rendezvous")
+        self._start("seed", self.seed, self.world.seed)
+        self._wait_announced("seed")
+        if not _within(READY_LIMIT, lambda: self.way("seed", self.rendezvous) is not None):
+            raise Unready("the seed is not connected to the rendezvous")
+        mapped = None
+        if self.seed.kind in GATEWAYS:
+            mapped = _within(MAPPED_LIMIT, lambda: _is_mapped(self.seed))
+        time.sleep(SETTLE)
+        return mapped
+
+    def start_leech(self) -> Teller:
+        return self._start("leech", self.leech, self.world.leech)
+
+    def is_complete(self) -> bool:
+        """Whether the leech has what the seed has."""
+        return self._sample.is_whole_in(self._directory / "leech")
+
+    def way(self, name: str, other: Machine) -> Way | None:
+        """How a node is, or else was last, connected to another machine, as it tells itself; None: it never was."""
+        last: Line | None = None
+        standing: list[Line] = []
+        for line in self.nodes[name].lines("peer"):
+            if _host(line) not in (other.external, other.address):
+                continue
+            if line["state"] == "connected":
+                standing.append(line)
+                last = line
+            else:
+                standing = [each for each in standing if not _is_end_of(line, each)]
+        last = standing[-1] if standing else last
+        return None if last is None else Way(last["path"], last["direction"])
+
+    def way_to_seed(self) -> Way | None:
+        """As the leech sees it, but told by the seed if that alone is ours."""
+        if (self.world.seed, self.world.leech) == ("ours", "lt"):
+            way = self.way("seed", self.leech)
+            return way and Way(way.path, "in" if way.direction == "out" else "out")
+        return self.way("leech", self.seed)
+
+    def why(self) -> tuple[str, ...]:
+        """What the leech said last about its lack of progress, and whether it gave up."""
+        leech = self.nodes["leech"]
+        stalled = leech.lines("stalled")
+        said = stalled[-1]["reasons"] if stalled else []
+        errors = [line["message"] for line in leech.lines("error")]
+        code = leech.process.poll()
+        return (*said, *errors, *([] if code is None else [f"ended with exit code {code}"]))
+
+    def _start_tracker(self) -> None:
+        arguments = (self.tracker.address, str(TRACKER_PORT))
+        process = self.tracker.python("-c", TRACKER, *arguments, log=self._directory / "tracker.log")
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise Unready("the tracker has not started")
+
+    def _start(self, name: str, machine: Machine, client: str) -> Teller:
+        directory = self._directory / name
+        directory.mkdir(exist_ok=True)
+        command = COMMANDS[client](name, machine, self._torrent, directory)
+        started = time.monotonic()
+        process = machine.start(*command, log=self._directory / f"{name}.log")
+        self.nodes[name] = Teller(process, started, self._directory / f"{name}.jsonl")
+        return self.nodes[name]
+
+    def _wait_announced(self, name: str) -> None:
+        if self.nodes[name].wait_for("tracker", READY_LIMIT) is None:
+            raise Unready(f"the {name} has not announced itself")
+
+
+def measure(
+    seed_kind: str, leech_kind: str, world: World, *, limit: float = LIMIT, logs: Path | None = None
+) -> Outcome:
+    """One cell, in a laboratory of its own.
+
+    `Unready` if it cannot be set up.  ``logs``, a directory, gets what the nodes told and their standard error.
+    """
+    with Lab(ipv6=False) as lab:
+        try:
+            return _measured(Pair(lab, seed_kind, leech_kind, world), limit)
+        except Unready as error:
+            unready = error  # and the laboratory is cleaned up like one that worked
+        finally:
+            if logs is not None:
+                _keep_logs(lab.directory, logs)
+    raise unready
+
+
+def _measured(pair: Pair, limit: float) -> Outcome:
+    mapped = pair.start_others()
+    seconds = pair.start_leech().wait_for("done", limit)
+    why = pair.why() if seconds is None else ()
+    way = pair.way_to_seed()
+    if seconds is not None:
+        assert _within(FLUSH_LIMIT, pair.is_complete), "the leech calls damaged data complete"
+    return Outcome(seconds, way, why, mapped)
+
+
+def _our_command(name: str, machine: Machine, torrent: Path, directory: Path) -> list[str]:
+    command = "seed" if name == "seed" else "download"
+    environment = [f"PATH={os.environ['PATH']}", f"HOME={directory}.home", "PYTHONUNBUFFERED=1"]
+    options = ["-o", directory, "-p", PORT, "-d", _rate(name), "-u", _rate(name), "--json", "--no-dht", "--no-lsd"]
+    return ["env", "-i", *environment, sys.executable, "-m", "swarm", command, str(torrent), *map(str, options)]
+
+
+def _libtorrent_command(name: str, machine: Machine, torrent: Path, directory: Path) -> list[str]:
+    role = "seed" if name == "seed" else "leech"
+    options = [role, torrent, directory, PORT, _rate(name), *(["map"] if machine.kind in GATEWAYS else [])]
+    return [sys.executable, "-u", "-m", "tests.netlab.lt_node", *map(str, options)]
+
+
+def _rate(name: str) -> int:
+    return RENDEZVOUS_RATE if name == "rendezvous" else 0
+
+
+COMMANDS: dict[str, Callable[[str, Machine, Path, Path], list[str]]] = {
+    "ours": _our_command,
+    "lt": _libtorrent_command,
+}
+
+
+def _host(line: Line) -> str:
+    host: str = line["endpoint"].rpartition(":")[0]
+    return host
+
+
+def _is_end_of(lost: Line, connected: Line) -> bool:
+    """libtorrent has one connection to an endpoint, and does not say how it was when it is over."""
+    return all(lost.get(key, connected[key]) == connected[key] for key in ("endpoint", "path", "direction"))
+
+
+def _is_mapped(machine: Machine) -> bool:
+    """Whether the machine's router forwards the port for TCP and UDP."""
+    assert machine.router is not None
+    forwarded = machine.router.run("nft", "list", "chain", "inet", "lab", "prerouting_miniupnpd")
+    return forwarded.count(f"dport {PORT} ") >= 2
+
+
+def _within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Whether it became true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _keep_logs(directory: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for path in directory.iterdir():
+        if path.suffix in (".jsonl", ".log"):
+            shutil.copy(path, target)
