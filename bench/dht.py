@@ -368,6 +368,7 @@ def simulate(size: int) -> None:
     hops = statistics.mean(outcome.ended.hops for outcome in searched)
     messages = statistics.mean(outcome.ended.queries for outcome in searched)
     print(f"{found} of 200 found, {hops:.1f} hops, {messages:.1f} queries; log2(n) = {math.log2(size):.1f}")
+    print(f"{time.process_time():.0f} s of CPU")
 
 
 def parsed(text: str) -> tuple[str, int]:

@@ -238,6 +238,20 @@ def test_observed_addresses_are_reported_with_their_ports_and_the_id_moves_with_
     assert bench.node.statistics().nodes == 4
 
 
+def test_liars_move_the_id_once_in_ten_minutes_at_most() -> None:
+    bench = Bench()
+    moves = []
+    for number in range(1, 241):  # everybody we ask, in turns for this address and for that one
+        bench.now = 10.0 * number
+        observed = (("21.75.31.124", "203.0.113.9")[number // 20 % 2], 1)
+        bench.node.add_address((host(number), 7), bench.now)
+        for question, remote in bench.questions():
+            bench.reply(question, remote, number.to_bytes(20, "big"), observed=observed)
+        moves += [bench.now for result in bench.node.take_results() if isinstance(result, NodeIdChanged)]
+    assert 2 <= len(moves) <= 4
+    assert all(later - earlier >= 600.0 for earlier, later in pairwise(moves))
+
+
 def test_few_voices_one_network_and_local_addresses_do_not_move_the_id() -> None:
     bench = Bench()
     before = bench.node.node_id

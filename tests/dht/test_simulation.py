@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from dataclasses import dataclass
 
 import pytest
 
@@ -15,7 +16,7 @@ from dht import bencode
 from dht.compact import Node, decode_nodes_untrusted, encode_nodes
 from dht.datagram import Address
 from dht.nodeid import fits_address, make_node_id
-from tests.dht.simulation import Host, Outcome, Simulation, alive, announce, get_peers, grown, reply_with_nodes
+from tests.dht.simulation import Host, Outcome, Simulation, Tamper, alive, announce, get_peers, grown, reply_with_nodes
 
 HARSH = {"loss": 0.2, "dead": 0.1, "natted": 0.3}
 SEED = 1
@@ -77,7 +78,15 @@ def test_tables_know_their_neighbourhood() -> None:
     assert statistics.mean(known) > 7.5
 
 
-def sybils_around(simulation: Simulation, target: bytes, count: int, victims: list[Host]) -> list[Host]:
+@dataclass
+class Harm:
+    """What the attackers got to do."""
+
+    sybil_answers: int = 0
+    poisoned: int = 0
+
+
+def sybils_around(simulation: Simulation, target: bytes, count: int, victims: list[Host], harm: Harm) -> list[Host]:
     """``count`` nodes at addresses of their own, eight in each /24, with ids next to ``target``.
 
     They answer every query with each other and introduce themselves to everybody they can.  Their ids do not fit
@@ -91,7 +100,10 @@ def sybils_around(simulation: Simulation, target: bytes, count: int, victims: li
     def answer(own: bytes, datagram: bytes, sender: Address) -> bytes | None:
         query = bencode.decode_untrusted(datagram, strict_order=False)
         assert isinstance(query, dict)
-        return reply_with_nodes(query, own, rng.sample(gang, 8)) if query.get(b"y") == b"q" else None
+        if query.get(b"y") != b"q":
+            return None
+        harm.sybil_answers += 1
+        return reply_with_nodes(query, own, rng.sample(gang, 8))
 
     for number in range(count):
         node_id = target[:8] + rng.randbytes(12)
@@ -106,7 +118,7 @@ def sybils_around(simulation: Simulation, target: bytes, count: int, victims: li
     return hosts
 
 
-def poison(rng: random.Random, target: bytes, share: float) -> object:
+def poison(rng: random.Random, target: bytes, share: float, harm: Harm) -> Tamper:
     """A tamper function: so many of all answers with nodes name eight next to the target that do not exist.
 
     Half of them claim addresses that the target's prefix fits: claiming costs nothing, BEP 42 does not stop it.
@@ -134,6 +146,7 @@ def poison(rng: random.Random, target: bytes, share: float) -> object:
             *((target[:8] + rng.randbytes(12), (f"8.8.{rng.randrange(256)}.8", 1)) for _ in range(4)),
         ]
         returned[b"nodes"] = encode_nodes(fakes[: len(decode_nodes_untrusted(compact))])
+        harm.poisoned += 1
         return bencode.encode(message)
 
     return tamper
@@ -144,9 +157,10 @@ def attacked(size: int, tries: int) -> int:
     hosts = alive(simulation)
     # The target has the prefix that fits 21.75.31.124: the poisoner's claims are as good as they can be.
     target = make_node_id("21.75.31.124", simulation.rng)
-    sybils_around(simulation, target, 200, hosts)
-    simulation.tamper = poison(simulation.rng, target, 0.2)  # type: ignore[assignment]
-    found = 0
+    harm = Harm()
+    sybils_around(simulation, target, 200, hosts, harm)
+    simulation.tamper = poison(simulation.rng, target, 0.2, harm)
+    harm.sybil_answers = found = 0
     rounds = 10
     for number in range(rounds):
         info_hash = target[:10] + number.to_bytes(2, "big") + target[12:]
@@ -157,7 +171,12 @@ def attacked(size: int, tries: int) -> int:
         )
         report("attacked", size, searched)
         found += sum((announcer.address[0], 6881) in outcome.peers for outcome in searched)
-    print(f"{found} of {tries} searches found the peer among 200 Sybils and poison")
+    print(
+        f"{found} of {tries} searches found the peer among 200 Sybils ({harm.sybil_answers} answers) and poison", end=""
+    )
+    print(f" ({harm.poisoned} replies)")
+    assert harm.sybil_answers > 2 * tries, "the Sybils were hardly asked"
+    assert harm.poisoned > tries, "hardly a reply was poisoned"
     return found
 
 

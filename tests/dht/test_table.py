@@ -210,6 +210,11 @@ def test_random_use_keeps_the_tables_promises() -> None:
                 table.asked_us(node_id, address, float(step))
             case _:
                 table.answered(node_id, address, float(step))
+        target = rng.randbytes(20)
+        goal = int.from_bytes(target, "big")
+        live = sorted((contact.number ^ goal, contact) for contact in table.contacts() if not contact.bad)
+        told = {node_id for node_id, _ in decode_nodes_untrusted(table.closest_compact(target))}
+        assert told == {contact.node_id for _, contact in live[:K]}, f"seed {seed}"
         if step % 100 == 0:
             contacts = list(table.contacts())
             hosts = [contact.address[0] for contact in contacts]
