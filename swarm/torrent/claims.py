@@ -6,24 +6,26 @@ from swarm.bitfield import Bitfield
 from swarm.errors import RemoteProtocolError
 from swarm.wire.messages import BitfieldMessage, Have, HaveAll, HaveNone
 
-MAX_HAVES = 50_000
-"""Pieces announced one by one that are remembered of a peer; what comes beyond is forgotten, and not fetched there."""
-
 
 class Claims:
-    """Bounded by a bitfield of the greatest torrent and MAX_HAVES indices."""
+    """Bounded by two bitfields of the greatest torrent: the codec lets no larger one, and no higher index, through."""
 
     def __init__(self) -> None:
         self._said: BitfieldMessage | HaveAll | HaveNone = HaveNone()
-        self._haves: set[int] = set()
+        self._haves = bytearray()  # a bitfield as long as the greatest index needs
 
     def note(self, message: BitfieldMessage | HaveAll | HaveNone | Have) -> None:
+        """One message; all but `Have` replace what was said before."""
         if isinstance(message, Have):
-            if len(self._haves) < MAX_HAVES:
-                self._haves.add(message.index)
+            self._add(message.index)
         else:
             self._said = message
             self._haves.clear()
+
+    def _add(self, index: int) -> None:
+        if (missing := (index >> 3) + 1 - len(self._haves)) > 0:
+            self._haves += bytes(missing)
+        self._haves[index >> 3] |= 0x80 >> (index & 7)
 
     def read_untrusted(self, size: int) -> Bitfield:
         """The claims about a torrent of ``size`` pieces.  RemoteProtocolError where they cannot be."""
@@ -34,7 +36,9 @@ class Claims:
                 theirs = Bitfield.full(size)
             case HaveNone():
                 theirs = Bitfield(size)
-        for index in self._haves:
+        haves = Bitfield(8 * len(self._haves))
+        haves.data[:] = self._haves
+        for index in haves:
             if index >= size:
                 raise RemoteProtocolError("bad-message", f"have {index} of {size} pieces")
             theirs.add(index)
