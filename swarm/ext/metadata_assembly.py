@@ -276,6 +276,8 @@ class MetadataSource:
         self._claimed = size
         self._abandon()
         self.size = None if self._absurd else size
+        if self._outcome == "refused":  # it has got the metadata since
+            self._outcome, self._resume_at = "waiting", 0.0
         self._assembly.claim_ended(self)
 
     def next_blocks(self, now: float) -> list[int]:
