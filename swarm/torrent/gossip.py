@@ -62,7 +62,8 @@ def flags_of(peer: PeerConnection) -> int:
     flags = 0
     if identity.encryption != "plaintext" or (theirs is not None and theirs.e):
         flags |= PREFERS_ENCRYPTION
-    if peer.downloader.theirs.complete or (theirs is not None and theirs.upload_only):
+    has = peer.downloader.theirs  # of no pieces at all while the metadata is missing: nobody knows
+    if (has.size and has.complete) or (theirs is not None and theirs.upload_only):
         flags |= SEED
     if identity.path in UTP_PATHS:
         flags |= SUPPORTS_UTP
@@ -74,9 +75,9 @@ def flags_of(peer: PeerConnection) -> int:
 
 
 def is_worth_telling(endpoint: Endpoint, receiver: Endpoint) -> bool:
-    """Whether an address means the same to the receiver as to us: private ones stay among private ones, and
-    link-local ones, which need a scope, are told to nobody."""
+    """Whether an address means the same to the receiver as to us: private ones stay among private ones, loopback on
+    this machine, and link-local ones, which need a scope, are told to nobody."""
     address = endpoint.address
-    if address.is_link_local:
+    if address.is_link_local or (address.is_loopback and not receiver.address.is_loopback):
         return False
     return address.is_global or not receiver.address.is_global
