@@ -304,7 +304,10 @@ class Node:
     async def _watch_addresses(self) -> None:
         while True:
             await self._network.wait_address_change()
+            before = dict(self._own_addresses)
             self._look_at_addresses()
+            for torrent in tuple(self.torrents.values()) if self._own_addresses != before else ():
+                torrent.addresses_changed()
             self._announcer.network_changed()
             if self._dht is not None:
                 self._dht.network_changed()

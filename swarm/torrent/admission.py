@@ -29,7 +29,7 @@ from swarm.peer import PeerConnection, TorrentSide
 from swarm.peerlist import KnownPeer, PeerList
 from swarm.torrent.claims import Claims
 from swarm.torrent.connections import Connections
-from swarm.torrent.duplicates import follows_our_rule, made_by_one_end, newcomer_replaces
+from swarm.torrent.duplicates import Spares, follows_our_rule, made_by_one_end, newcomer_replaces
 from swarm.torrent.lent import Lent
 from swarm.wire.extended import ExtendedHandshake
 from swarm.wire.handshake import RESERVED_DHT, RESERVED_EXTENDED, RESERVED_FAST, Handshake
@@ -39,8 +39,12 @@ BOTH_STAND = 1.0
 they close, and closing at once could close both."""
 
 
-PRIVATE_SOURCES: tuple[SourceName, ...] = ("tracker", "manual", "incoming")
-"""Who may name peers of a private torrent; who came in by itself heard of us from the tracker, too."""
+PRIVATE_SOURCES: tuple[SourceName, ...] = ("tracker", "manual", "incoming", "resume")
+"""Who may name peers of a private torrent: who came in by itself heard of us from the tracker, too, and whom an earlier
+run has kept was named by one of these."""
+
+MAX_TOLD = 8
+"""Extension handshakes of one connection whose addresses are looked at: they change when its network does."""
 
 MAX_CONDEMNED = 1000
 """Senders of bad data remembered; the oldest is forgotten first, and is found out again if it goes on."""
@@ -82,7 +86,8 @@ class Admission:
         self._inside: Inside | None = None
         self._condemned: dict[Culprit, None] = {}
         self._known: dict[PeerConnection, KnownPeer] = {}
-        self._told: set[PeerConnection] = set()
+        self._told: dict[PeerConnection, int] = {}
+        self._spares = Spares()
 
     def open(self, inside: Inside) -> None:
         """Let peers in from now on; called again when the metadata is there and the exchange begins."""
@@ -121,6 +126,8 @@ class Admission:
     def _discovered(
         self, endpoint: Endpoint, source: SourceName, introducer: Endpoint | None = None, flags: int = 0
     ) -> None:
+        if not self.public and source not in PRIVATE_SOURCES:
+            return
         known = len(self.peers)
         added = self.peers.add(endpoint, source, trio.current_time(), introducer=introducer, flags=flags)
         if added is not None and len(self.peers) > known:
@@ -138,6 +145,9 @@ class Admission:
         self._condemned[culprit] = None
         if len(self._condemned) > MAX_CONDEMNED:
             del self._condemned[next(iter(self._condemned))]
+        for peer in self._connections:
+            if peer.identity.culprit == culprit:
+                peer.close("bad-data")
         self._lent.emit(PeerBanned(self._info_hash, Endpoint(culprit.host, 0), "bad-data"))
 
     def told_addresses(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
@@ -147,10 +157,11 @@ class Admission:
         """
         identity = peer.identity
         port = theirs.p if identity.direction == "in" else identity.endpoint.port
-        if port is None or peer in self._told:
+        told = self._told.get(peer, 0)
+        if port is None or told >= MAX_TOLD:  # whoever says it again, and again, costs nothing
             return
-        self._told.add(peer)  # whoever says it again, and again, costs nothing
-        if identity.direction == "in":
+        self._told[peer] = told + 1
+        if identity.direction == "in" and peer not in self._known:
             self._listens_at(peer, port)
         other = theirs.ipv4 if identity.endpoint.is_ipv6 else theirs.ipv6
         if other is not None and Endpoint(other, port).address.is_global:
@@ -174,7 +185,12 @@ class Admission:
         """Somebody worth an attempt now, marked as being dialled."""
         if self._inside is None or len(self._connections) >= self._lent.config.max_peers:
             return None
-        return self.peers.next_to_dial(trio.current_time(), seeding=self._inside.seeding)
+        now, connected = trio.current_time(), self._connections.peer_ids()
+        while (peer := self.peers.next_to_dial(now, seeding=self._inside.seeding)) is not None:
+            if not self._spares.is_spare(peer.endpoint, connected):
+                break
+            self.peers.disconnected(peer, now)  # its turn comes again
+        return peer
 
     def dial_abandoned(self, peer: KnownPeer) -> None:
         """The attempt was broken off without a verdict: we went offline."""
@@ -234,8 +250,10 @@ class Admission:
         if known is not None:
             if reason == "self":
                 self.peers.is_own(known)
-            else:
-                self.peers.failed(known, identity.path, reason, trio.current_time())
+                return
+            if reason == "duplicate":
+                self._spares.note(known.endpoint, identity.peer_id)
+            self.peers.failed(known, identity.path, reason, trio.current_time())
 
     async def _serve(self, peer: PeerConnection, known: KnownPeer | None, seconds: float) -> None:
         identity = peer.identity
@@ -257,9 +275,13 @@ class Admission:
 
     def _closed(self, peer: PeerConnection) -> None:
         now, identity = trio.current_time(), peer.identity
-        self._told.discard(peer)
+        self._told.pop(peer, None)
         if (known := self._known.pop(peer, None)) is not None:
             self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up)
+            if self._connections.rival_of(identity) is not None:
+                self._spares.note(known.endpoint, identity.peer_id)
+        for other in self.peers:  # who has left introduces nobody
+            self.peers.no_longer_introduced(other.endpoint, identity.endpoint)
         self._lent.emit(
             ConnectionClosed(
                 self._info_hash,

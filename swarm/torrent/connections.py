@@ -58,6 +58,10 @@ class Connections:
                 return peer
         return None
 
+    def peer_ids(self) -> frozenset[bytes]:
+        """Of all that still stand."""
+        return frozenset(peer.identity.peer_id for peer in self._peers if not peer.closing)
+
     def close(self, reason: str) -> None:
         """End every connection."""
         for peer in self:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
+from swarm.endpoint import Endpoint
 from swarm.identity import Identity
 
 OUR_PREFIX = b"-SW"
 """Peer ids that begin so belong to nodes of ours, which decide by this very rule."""
 
+MAX_SPARES = 1000
+"""Remembered; the oldest is forgotten first, and found out again by dialling it."""
+
 
 def newcomer_replaces(old: Identity, new: Identity, our_peer_id: bytes) -> bool:
     """Whether ``old`` is to be closed for ``new``; otherwise ``new`` is.
 
-    A direct path beats a relayed one.  Else the new connection stays if, and only if, the end with the numerically
-    greater peer id initiated it: for crossing dials both ends then keep the same one, whatever order they saw.
+    A direct path beats a relayed one, and a direct one over IPv6 beats one over IPv4: it has no NAT whose mapping may
+    expire.  Else the new connection stays if, and only if, the end with the numerically greater peer id initiated it:
+    for crossing dials both ends then keep the same one, whatever order they saw.
     """
-    if _is_relayed(old) != _is_relayed(new):
-        return _is_relayed(old)
+    if _rank(old) != _rank(new):
+        return _rank(new) > _rank(old)
     we_are_greater = our_peer_id > new.peer_id
     we_initiated = new.direction == "out"
     return we_are_greater == we_initiated
@@ -23,7 +30,7 @@ def newcomer_replaces(old: Identity, new: Identity, our_peer_id: bytes) -> bool:
 
 def made_by_one_end(old: Identity, new: Identity) -> bool:
     """Whether these are no crossing dials: then only the end that made both can know which of them works."""
-    return old.direction == new.direction and _is_relayed(old) == _is_relayed(new)
+    return old.direction == new.direction and _rank(old) == _rank(new)
 
 
 def follows_our_rule(identity: Identity) -> bool:
@@ -31,5 +38,33 @@ def follows_our_rule(identity: Identity) -> bool:
     return identity.peer_id.startswith(OUR_PREFIX)
 
 
-def _is_relayed(identity: Identity) -> bool:
-    return identity.path in ("relayed", "turn")
+def _rank(identity: Identity) -> int:
+    """How good a path is, as far as both ends see the same of it."""
+    if identity.path in ("relayed", "turn"):
+        return 0
+    endpoint = identity.endpoint
+    return 2 if endpoint.is_ipv6 and not endpoint.address.is_link_local else 1
+
+
+class Spares:
+    """Endpoints at which peers are, too, to whom a connection stands that was preferred: dialled, they lose again."""
+
+    def __init__(self) -> None:
+        self._peer_ids: dict[Endpoint, bytes] = {}
+
+    def note(self, endpoint: Endpoint, peer_id: bytes) -> None:
+        """The peer was met here, and another connection to it was kept."""
+        self._peer_ids.pop(endpoint, None)
+        self._peer_ids[endpoint] = peer_id
+        if len(self._peer_ids) > MAX_SPARES:
+            del self._peer_ids[next(iter(self._peer_ids))]
+
+    def is_spare(self, endpoint: Endpoint, connected: Container[bytes]) -> bool:
+        """Whether nothing is to be had from dialling it; ``connected`` are the peer ids of standing connections."""
+        peer_id = self._peer_ids.get(endpoint)
+        if peer_id is None:
+            return False
+        if peer_id not in connected:
+            del self._peer_ids[endpoint]
+            return False
+        return True

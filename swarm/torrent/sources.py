@@ -24,12 +24,13 @@ class Sources:
         self._trackers: TrackerSource | None = None
         self._dht: DhtTorrent | None = None
         self._local: LocalSource | None = None
+        self._private = False
 
     def start(self, trackers: Tiers, nodes: Nodes = (), *, private: bool) -> None:
         """Ask for peers from now on.  Started already, for a magnet link, it takes in what the metadata added."""
         lent = self._lent
         if private:
-            self._leave_public()
+            self.become_private()
         if self._trackers is not None:
             for tier in trackers:
                 self._trackers.add_tier(tier)
@@ -54,6 +55,11 @@ class Sources:
         trackers, self._trackers = self._trackers, None
         if trackers is not None:
             await trackers.stop()
+
+    def become_private(self) -> None:
+        """From now on ask, and tell, trackers only (BEP 27)."""
+        self._private = True
+        self._leave_public()
 
     def _leave_public(self) -> None:
         dht, self._dht = self._dht, None
@@ -89,7 +95,7 @@ class Sources:
             reasons.append(self._dht.statistics().why())
         elif self._lent.dht is None:
             reasons.append("the DHT is switched off")
-        else:
+        elif self._private:
             reasons.append("the torrent is private: only its trackers are asked")
         return reasons
 

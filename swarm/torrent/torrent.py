@@ -18,7 +18,7 @@ import trio
 from swarm.bitfield import Bitfield
 from swarm.discover.trackers import TrackerStatus
 from swarm.endpoint import Endpoint
-from swarm.errors import StorageError, SwarmError
+from swarm.errors import StorageError, SwarmError, UsageError
 from swarm.events import StorageFailed, TorrentAdded, TorrentChecked, TorrentCompleted, Warned
 from swarm.identity import Culprit
 from swarm.peer import PeerConnection
@@ -152,11 +152,15 @@ class Torrent:
         if self._learnt.is_set() or self.state != "metadata":
             return
         try:
-            metainfo = await self.metadata.recall() or await self._fetch()
+            metainfo = await self.metadata.recall()
+            if metainfo is None and self.state == "metadata":  # not stopped meanwhile
+                metainfo = await self._fetch()
             if self.state == "metadata" and metainfo is not None:
                 self._learn(metainfo)
         except SwarmError as error:
             self._fail(error, "bad-metadata")
+        except ValueError as error:  # of the selection, which could not be checked before
+            self._fail(UsageError(str(error)), "bad-selection")
 
     async def _fetch(self) -> Metainfo | None:
         self.admission.open(Beginning(self._lent, self._limits, self))
@@ -169,6 +173,7 @@ class Torrent:
         select = self._select(metainfo) if callable(self._select) else self._select
         if metainfo.private:
             self.admission.become_private()
+            self._sources.become_private()
         for peer in self._connections:
             silent = fall_silent(peer) if metainfo.private else {}
             peer.tell(ExtendedHandshake(m=peer.extensions.m | silent, metadata_size=len(metainfo.info_bytes)))
@@ -399,8 +404,15 @@ class Torrent:
         self.state = "failed"
         self.error = error
         self.admission.shut(reason)
+        self._lent.work.start_soon(self._sources.stop)
         for event in (self._failed, self._learnt, self._checked, self._settled):
             event.set()
+
+    def addresses_changed(self) -> None:
+        """Tell connected peers where else we are now (BEP 10)."""
+        for peer in self._connections:
+            ipv4, ipv6 = self._other_addresses(peer)
+            peer.tell(ExtendedHandshake(m=peer.extensions.m, ipv4=ipv4, ipv6=ipv6))
 
     def condemned(self, culprit: Culprit) -> None:
         self.admission.condemned(culprit)
@@ -421,15 +433,21 @@ class Torrent:
         if not peer.identity.handshake.extended:
             self.metadata.joined(peer)
         endpoint, lent = peer.identity.endpoint, self._lent
+        ipv4, ipv6 = self._other_addresses(peer)
         return ExtendedHandshake(
             m=peer.extensions.m,
             v=self._config.client_name,
             p=lent.listening_port() or None,
             reqq=MAX_QUEUED,
             yourip=endpoint.host.partition("%")[0],
-            ipv4=lent.own_address(False) if endpoint.is_ipv6 else None,
-            ipv6=None if endpoint.is_ipv6 else lent.own_address(True),
+            ipv4=ipv4,
+            ipv6=ipv6,
             metadata_size=len(self.metainfo.info_bytes) if self._content is not None else None,
             upload_only=True if self.state == "seeding" else None,
             e=True if self._config.encryption == "require" else None,
         )
+
+    def _other_addresses(self, peer: PeerConnection) -> tuple[str | None, str | None]:
+        """Our IPv4 and IPv6 address, without that of the family in which the peer sees us."""
+        over_ipv6, own = peer.identity.endpoint.is_ipv6, self._lent.own_address
+        return (own(False), None) if over_ipv6 else (None, own(True))
