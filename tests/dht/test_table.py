@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from dht.compact import decode_nodes_untrusted
 from dht.nodeid import ID_BITS, random_id_sharing, shared_bits
 from dht.table import BAD_AFTER, GOOD_FOR, K, RoutingTable
@@ -190,12 +192,14 @@ def test_a_liar_is_removed_and_a_spare_promoted() -> None:
     assert len(table) == K
 
 
-def test_random_use_keeps_the_tables_promises() -> None:
+@pytest.mark.parametrize("population", [400, 30])  # with spares, and without
+def test_random_use_keeps_the_tables_promises(population: int) -> None:
     seed = random.SystemRandom().getrandbits(32)
     rng = random.Random(seed)
     table = RoutingTable(rng.randbytes(20))
     nodes = [
-        (rng.randbytes(20), (f"{rng.randrange(1, 5)}.0.{rng.randrange(60)}.{rng.randrange(4)}", 1)) for _ in range(400)
+        (rng.randbytes(20), (f"{rng.randrange(1, 5)}.0.{rng.randrange(60)}.{rng.randrange(4)}", 1))
+        for _ in range(population)
     ]
     for step in range(5000):
         node_id, address = rng.choice(nodes)
@@ -210,7 +214,7 @@ def test_random_use_keeps_the_tables_promises() -> None:
                 table.asked_us(node_id, address, float(step))
             case _:
                 table.answered(node_id, address, float(step))
-        target = rng.randbytes(20)
+        target = rng.choice(nodes)[0]
         goal = int.from_bytes(target, "big")
         live = sorted((contact.number ^ goal, contact) for contact in table.contacts() if not contact.bad)
         told = {node_id for node_id, _ in decode_nodes_untrusted(table.closest_compact(target))}
