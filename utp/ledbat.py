@@ -13,11 +13,17 @@ from __future__ import annotations
 SLOW_START_EXIT = 0.75  # of the target delay
 # The same when coming back from a slowdown: whoever took the room meanwhile is to give it back, not to keep it.
 RECOVERY_EXIT = 1.5
-RECOVERY_SHARE = 0.8  # of the former window: what is given up is shared out evenly by the gain, as TCP's halving is
+RECOVERY_SHARE = 0.5  # of what we had in the queue: the rest is shared out evenly by the gain, as TCP's halving is
+FIRST_SHARE = 0.1  # the same the first time: a latecomer's slow start took what it did by a base delay too high
 SLOWDOWN_WINDOW = 2  # packets
 SLOWDOWN_HOLD = 2.0  # round trips at that window
 SLOWDOWN_SPACING = 9.0  # times the last slowdown's duration until the next: a tenth of the time at most
 FIRST_SPACING = 3.0  # after the first one, when a latecomer's base delay is most likely wrong
+# Where the path itself holds next to nothing (below 1 ms a packet or two), the queue is empty only while *everybody*
+# is down; with 40 packets of another flow in it a latecomer's base delay stayed 12 ms too high, and 28/72 the shares.
+# So whoever sees the queue fall from the target to less than half of it, which one flow's slowdown does, joins in.
+JOIN_ABOVE = 0.75  # of the target: it was full ...
+JOIN_BELOW = 0.5  # ... and is being drained by somebody else
 DECREASE = 0.25  # of the window per round trip, at twice the target
 MAX_DECREASE = 0.5  # of the window per round trip, whatever the delay
 # Above the target the gain goes on, so that of two flows that see the same delay the smaller one wins ground, but it
@@ -32,6 +38,7 @@ class Ledbat:
 
     __slots__ = (
         "_first_slowdown",
+        "_full",
         "_gain",
         "_hold_until",
         "_next_slowdown",
@@ -54,6 +61,7 @@ class Ledbat:
         self.slow_start = True
         self._next_slowdown = INFINITE
         self._first_slowdown = True
+        self._full = 0.0  # delay when the queue was last full, 0 since we made it smaller ourselves
         self._hold_until = 0.0  # while now is before it, a slowdown keeps the window small
         self._slowdown_started = INFINITE  # from its beginning until the window is back
 
@@ -64,8 +72,8 @@ class Ledbat:
         """
         if now < self._hold_until:
             return
-        if now >= self._next_slowdown and limited:
-            self._begin_slowdown(rtt, now)
+        if limited and (self._slowdown_is_due(delay, now) or self._somebody_slows_down(delay)):
+            self._begin_slowdown(max(delay, self._full), rtt, now)
         elif self.slow_start:
             self._on_ack_in_slow_start(acked, delay, rtt, limited, now)
         else:
@@ -77,6 +85,7 @@ class Ledbat:
         self.ssthresh = max(self.window, 2 * self.mss)
         self.slow_start = False
         self._slowdown_started = INFINITE
+        self._full = 0.0
 
     def on_timeout(self, *, again: bool) -> None:
         """Nothing comes back any more: start again from one packet, and double up to half of what went before.
@@ -88,6 +97,7 @@ class Ledbat:
         self.window = float(self.mss)
         self.slow_start = True
         self._hold_until = 0.0
+        self._full = 0.0
 
     def on_idle(self, packets: int) -> None:
         """Nothing was sent for a while: begin with ``packets`` and double up to where we were (RFC 5681 §4.1)."""
@@ -95,6 +105,17 @@ class Ledbat:
             self.ssthresh = self.window
             self.window = float(packets * self.mss)
             self.slow_start = True
+
+    def _slowdown_is_due(self, delay: float, now: float) -> bool:
+        """Never before the queue has filled again, or on a short path, where slowdowns are quick, it never would."""
+        return now >= self._next_slowdown and delay > JOIN_ABOVE * self._target
+
+    def _somebody_slows_down(self, delay: float) -> bool:
+        if self.slow_start or self._next_slowdown == INFINITE:
+            return False
+        if delay > JOIN_ABOVE * self._target:
+            self._full = delay
+        return self._full > 0 and delay < JOIN_BELOW * self._target
 
     def _on_ack_in_slow_start(self, acked: int, delay: float, rtt: float, limited: bool, now: float) -> None:
         recovering = self._slowdown_started != INFINITE
@@ -121,10 +142,14 @@ class Ledbat:
             change -= self.window * min(DECREASE * excess, MAX_DECREASE)
         self.window = max(self.window + change * acked / self.window, float(self.mss))
 
-    def _begin_slowdown(self, rtt: float, now: float) -> None:
-        self.ssthresh = self.window * RECOVERY_SHARE
+    def _begin_slowdown(self, delay: float, rtt: float, now: float) -> None:
+        """Down to two packets; afterwards back to what keeps the path busy and a part of what waited in the queue."""
+        queued = min(delay / rtt, 1.0) if rtt else 1.0  # share of the window
+        kept = FIRST_SHARE if self._first_slowdown else RECOVERY_SHARE
+        self.ssthresh = self.window * (1 - (1 - kept) * queued)
         self.window = float(SLOWDOWN_WINDOW * self.mss)
         self.slow_start = True
+        self._full = 0.0
         self._slowdown_started = now
         self._hold_until = now + SLOWDOWN_HOLD * rtt
         self._next_slowdown = INFINITE

@@ -50,6 +50,10 @@ class UtpStream(trio.abc.HalfCloseableStream):
     def statistics(self) -> ConnectionStatistics:
         return self.connection.statistics()
 
+    def round_trip(self) -> float | None:
+        """Seconds to the other end and back, smoothed (RFC 6298); None before the first measurement."""
+        return self.statistics().round_trip or None
+
     def notify(self) -> None:
         """The connection changed: let the waiting tasks look."""
         self._arrived.unpark_all()
