@@ -20,8 +20,9 @@ import trio
 from dht.config import DhtConfig
 from swarm.config import Config
 from swarm.connect.acceptor import Acceptor
-from swarm.connect.dialer import Dialer, Means
+from swarm.connect.dialer import Dialer
 from swarm.connect.encrypted import Encryption
+from swarm.connect.rungs import Means
 from swarm.discover.dht_source import DhtSource
 from swarm.discover.lsd import LocalDiscovery
 from swarm.discover.tracker_client import Family, TrackerClient
@@ -90,7 +91,7 @@ class Node:
         self._obfuscated: dict[bytes, bytes] = {}  # how encrypted handshakes name our torrents, to info-hash
         self._encryption = Encryption(config.encryption, self._obfuscated.get, rng, runner)
         self._dialer = Dialer(self._network, config, self._doors, self._encryption)
-        self._acceptor = Acceptor(config, self._door_of, self._encryption, self.emit, self._room)
+        self._acceptor = Acceptor(config, self._door_of, self._encryption, self.emit, self._room, self._expects)
         self._announcer = Announcer(
             TrackerClient(self._network, {}), port=self._announced_port, rng=rng, emit=self.emit
         )
@@ -118,6 +119,7 @@ class Node:
             own_address=self._own_addresses.get,
             listening_port=self._announced_port,
             wake_dialer=self._dialer.wake,
+            shoot=self._dialer.shoot,
             wall_clock=time.time,
             resume_directory=config.state_directory / "resume" if config.state_directory is not None else None,
         )
@@ -383,6 +385,9 @@ class Node:
     def _door_of(self, info_hash: bytes) -> Admission | None:
         torrent = self.torrents.get(info_hash)
         return torrent.admission if torrent is not None else None
+
+    def _expects(self, remote: Endpoint) -> bool:
+        return any(torrent.punching.expects(remote) for torrent in self.torrents.values())
 
     def _room(self) -> int:
         """How many more connections the node takes."""

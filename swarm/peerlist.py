@@ -29,6 +29,9 @@ MAX_PER_INTRODUCER = 200
 MAX_INTRODUCERS = 8
 """Remembered for each peer, the latest: any of them may serve as its rendezvous (BEP 55)."""
 
+SAYS_LITTLE = ("timed-out", "no-introducer")
+"""Reasons that another path's explains better, the more telling first."""
+
 MAX_BANNED = 10_000
 MAX_RECENT = 16
 """Facts remembered of each peer, for "why are we not connected to X?"."""
@@ -198,6 +201,10 @@ class PeerList:
         self._own.add(endpoint)
         self._remove(endpoint)
 
+    def owns(self, endpoint: Endpoint) -> bool:
+        """Whether it is known to be our own."""
+        return endpoint in self._own
+
     def set_our_address(self, ours: Endpoint) -> None:
         """How peers see us, once for each family: the basis of BEP 40's order."""
         self._our_address[ours.is_ipv6] = ours
@@ -214,11 +221,28 @@ class PeerList:
             if seeding and peer.flags & SEED:
                 self._schedule(peer, now + SEED_PAUSE)
                 continue
-            peer.dialing = True
-            peer.attempts += 1
-            peer.last_attempt = now
+            self.dialed(peer, now)
             return peer
         return None
+
+    def dialed(self, peer: KnownPeer, now: float) -> None:
+        """It is being dialled although it was not its turn."""
+        peer._ticket = 0
+        peer.dialing = True
+        peer.attempts += 1
+        peer.last_attempt = now
+
+    def retry(self, reasons: Collection[str], now: float) -> int:
+        """Try those again soon whose last failure over any path was one of these; how many there are."""
+        waiting = [
+            peer
+            for peer in self._peers.values()
+            if not peer.busy and peer.failures and not frozenset(reasons).isdisjoint(peer.reasons.values())
+        ]
+        for peer in waiting:
+            peer.reasons.clear()  # so that each new introducer is worth one try
+            self._schedule(peer, now)
+        return len(waiting)
 
     def next_deadline(self) -> float | None:
         """When `next_to_dial` has somebody: may be past; None if nobody waits."""
@@ -401,11 +425,12 @@ class PeerList:
 
 
 def _most_telling(last: str, by_path: Mapping[PathName, str]) -> str:
-    """The last failure, unless that is silence and another path had an answer: a port without µTP says nothing, which
-    ends seconds after TCP was refused."""
-    if last != "timed-out":
+    """The last failure, unless that is silence or a want of introducers, and another path had an answer: a port without
+    µTP says nothing, which ends seconds after TCP was refused."""
+    if last not in SAYS_LITTLE:
         return last
-    return next((reason for reason in by_path.values() if reason != "timed-out"), last)
+    telling = [reason for reason in by_path.values() if reason not in SAYS_LITTLE]
+    return telling[0] if telling else min(by_path.values(), key=SAYS_LITTLE.index, default=last)
 
 
 def _decrement(counter: Counter[_Key], key: _Key) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Literal, Protocol
 
 import trio
 
@@ -16,6 +16,7 @@ from swarm.config import Config
 from swarm.connect.dial import Link
 from swarm.connect.encrypted import Encryption
 from swarm.connect.shake import shake_as_acceptor
+from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import ConnectionRefused, Emit, PathName
 from swarm.net.network import Stream
@@ -23,6 +24,9 @@ from swarm.wire.handshake import Handshake
 
 MAX_STRANGERS = 100
 """Inbound streams that have not finished the handshake, per node."""
+
+
+PUNCHED: dict[Literal["tcp", "utp"], PathName] = {"tcp": "tcp-punched", "utp": "utp-punched"}
 
 
 class TakesPeers(Protocol):
@@ -44,20 +48,23 @@ class Acceptor:
         encryption: Encryption,
         emit: Emit,
         room: Callable[[], int],
+        expects: Callable[[Endpoint], bool] = lambda remote: False,
     ) -> None:
-        """``room`` says how many more connections the node takes."""
+        """``room`` says how many more connections the node takes, ``expects`` whether a punch made somebody come."""
         self._config = config
         self._find = find
         self._encryption = encryption
         self._emit = emit
         self._room = room
+        self._expects = expects
         self._strangers: dict[trio.CancelScope, str] = {}  # the oldest first; of which party
 
-    async def serve(self, accept: Callable[[], Awaitable[Stream]], path: PathName) -> None:
+    async def serve(self, accept: Callable[[], Awaitable[Stream]], transport: Literal["tcp", "utp"]) -> None:
         """Take streams from ``accept`` until cancelled."""
         async with trio.open_nursery() as nursery:
             while True:
-                link = Link(await accept(), path)
+                stream = await accept()
+                link = Link(stream, PUNCHED[transport] if self._expects(stream.remote) else transport)
                 if len(self._strangers) >= MAX_STRANGERS:
                     self._evict()
                 stranger = trio.CancelScope()

@@ -8,6 +8,7 @@ Does not choose between endpoints or transports: `ladder` does.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from swarm.endpoint import Endpoint
@@ -33,11 +34,12 @@ class Link:
         return self.stream.remote
 
 
-async def dial_tcp(network: Network, remote: Endpoint, *, from_port: int | None) -> Link:
+async def dial_tcp(network: Network, remote: Endpoint, *, from_port: int | None, elsewhere: bool = True) -> Link:
     """Connect over TCP, from our listening port where the kernel allows it.
 
     The kernel refuses a second connection between the same two endpoints (EADDRNOTAVAIL); then an ephemeral port is
-    used.  Raises RemoteError with a reason slug.  Cancellation closes the socket.
+    used if ``elsewhere`` allows it, which for a punch it must not.  Raises RemoteError with a reason slug.
+    Cancellation closes the socket.
     """
     try:
         if from_port is None:
@@ -46,21 +48,26 @@ async def dial_tcp(network: Network, remote: Endpoint, *, from_port: int | None)
         try:
             return Link(await network.dial_tcp(remote, local=local), "tcp")
         except OSError as error:
-            if error.errno not in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
+            if not elsewhere or error.errno not in (errno.EADDRNOTAVAIL, errno.EADDRINUSE):
                 raise
         return Link(await network.dial_tcp(remote), "tcp")
     except OSError as error:
         raise RemoteError(reason_of(error), str(error)) from error
 
 
-async def dial_utp(port: UtpPort, remote: Endpoint) -> Link:
+async def dial_utp(
+    port: UtpPort, remote: Endpoint, *, syn_times: Sequence[float] | None = None, patience: float | None = None
+) -> Link:
     """Connect over µTP, from the one UDP port of that address family.  The caller must send at once (libutp).
+
+    ``syn_times`` are when SYNs leave, in seconds from now, and ``patience`` how long the last one is waited for; by
+    default as `utp.config.UtpConfig` says.
 
     Raises RemoteError: "timed-out", "refused", "reset"; "too-many-connections" when the port has no room for one more,
     which is strangers' doing: what they leave unacknowledged lingers.  Cancellation gives the attempt up silently.
     """
     try:
-        return Link(await port.dial(remote), "utp")
+        return Link(await port.dial(remote, syn_times=syn_times, patience=patience), "utp")
     except ConnectionLost as error:
         raise RemoteError(error.reason) from error
     except LocalProtocolError as error:

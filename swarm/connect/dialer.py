@@ -6,20 +6,21 @@ connection until it ends.  Which peer of a torrent is next is the torrent's own 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import trio
 
 from swarm.config import Config
-from swarm.connect.dial import Link, dial_tcp, dial_utp
+from swarm.connect.dial import Link
 from swarm.connect.encrypted import Encryption
 from swarm.connect.ladder import Failure, Rung, UnreachableError, climb
+from swarm.connect.punching import Punching
+from swarm.connect.rungs import Means, Rungs
 from swarm.connect.shake import shake_as_initiator
+from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.net.network import Network
-from swarm.net.udp_port import UtpPort
 from swarm.peerlist import KnownPeer
 from swarm.wire.handshake import Handshake
 
@@ -27,8 +28,8 @@ IDLE_LOOK = 1.0
 """Seconds between looks at the torrents when nothing woke the dialer: back-offs run out silently."""
 
 
-HEAD_START = 0.25
-"""Seconds that one transport has before the other is tried beside it (the delay of RFC 8305)."""
+MAX_SHOTS = 16
+"""Peers that are being dialled because an introducer said so, beside those of our own choice."""
 
 HUNG_UP = frozenset({"handshake-closed", "handshake-reset"})
 """How peers answer a handshake that their encryption policy forbids."""
@@ -38,22 +39,15 @@ ANOTHER_TRY = 10.0
 that connects and hangs up late each time would hold one of ``max_half_open`` four times as long as a silent one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What there is to dial with while the node is online."""
-
-    from_port: int | None
-    """The TCP port to leave from."""
-
-    utp: Mapping[int, UtpPort]
-    """By address family, 4 or 6."""
-
-
 class WantsPeers(Protocol):
     """What the dialer needs of a torrent."""
 
     def next_to_dial(self) -> KnownPeer | None:
         """Somebody worth an attempt now, marked as being dialled; None when there is nobody or no room."""
+
+    @property
+    def punching(self) -> Punching | None:
+        """None where it is switched off, or the torrent is private."""
 
     def our_handshake(self) -> Handshake: ...
 
@@ -81,7 +75,9 @@ class Dialer:
         self._config = config
         self._torrents = torrents
         self._encryption = encryption
+        self._rungs = Rungs(network, config)
         self._turn = 0
+        self._online: tuple[trio.Nursery, Means] | None = None
         self._woken = trio.Event()
         self.half_open = 0
 
@@ -92,13 +88,34 @@ class Dialer:
     async def run(self, means: Means, room: Callable[[], int]) -> None:
         """Dial until cancelled; ``room`` says how many more connections the node takes."""
         async with trio.open_nursery() as nursery:
-            while True:
-                while self.half_open < min(self._config.max_half_open, room()) and (pair := self._next()) is not None:
-                    self.half_open += 1
-                    nursery.start_soon(self._reach, *pair, means)
-                with trio.move_on_after(IDLE_LOOK):
-                    await self._woken.wait()
-                self._woken = trio.Event()
+            self._online = nursery, means
+            try:
+                await self._keep_dialling(nursery, means, room)
+            finally:
+                self._online = None
+
+    def shoot(self, torrent: WantsPeers, peer: KnownPeer, at: Endpoint) -> bool:
+        """Dial ``at`` now, as target of a rendezvous: the other end does at this moment.
+
+        False, and nothing is done, while offline and beyond MAX_SHOTS at once.
+        """
+        punching = torrent.punching
+        if self._online is None or punching is None or self.half_open >= self._config.max_half_open + MAX_SHOTS:
+            return False
+        nursery, means = self._online
+        self.half_open += 1
+        nursery.start_soon(self._reach, torrent, peer, self._rungs.shots_at(at, means, punching))
+        return True
+
+    async def _keep_dialling(self, nursery: trio.Nursery, means: Means, room: Callable[[], int]) -> None:
+        while True:
+            while self.half_open < min(self._config.max_half_open, room()) and (pair := self._next()) is not None:
+                self.half_open += 1
+                torrent, peer = pair
+                nursery.start_soon(self._reach, torrent, peer, self._rungs.to(peer, means, torrent.punching))
+            with trio.move_on_after(IDLE_LOOK):
+                await self._woken.wait()
+            self._woken = trio.Event()
 
     def _next(self) -> tuple[WantsPeers, KnownPeer] | None:
         """The next torrent in turn that wants somebody, and whom."""
@@ -110,11 +127,11 @@ class Dialer:
                 return torrent, peer
         return None
 
-    async def _reach(self, torrent: WantsPeers, peer: KnownPeer, means: Means) -> None:
+    async def _reach(self, torrent: WantsPeers, peer: KnownPeer, rungs: Sequence[Rung]) -> None:
         started = trio.current_time()
         judged = False
         try:
-            reached = await self._shaken_link(torrent, peer, means)
+            reached = await self._shaken_link(torrent, peer, rungs)
             judged = True
         finally:  # and no `except trio.Cancelled`: the nursery of `climb` wraps it in a group
             self.half_open -= 1
@@ -125,10 +142,11 @@ class Dialer:
             link, theirs = reached
             await torrent.run_connection(link, theirs, peer, trio.current_time() - started)
 
-    async def _shaken_link(self, torrent: WantsPeers, peer: KnownPeer, means: Means) -> tuple[Link, Handshake] | None:
+    async def _shaken_link(
+        self, torrent: WantsPeers, peer: KnownPeer, rungs: Sequence[Rung]
+    ) -> tuple[Link, Handshake] | None:
         """A link with hands shaken.  A peer that hangs up on every handshake over one path is tried over those left:
         a libtorrent without TCP listens for it all the same, and resets who connects."""
-        rungs = self._rungs(peer, means)
         last_start = trio.current_time() + ANOTHER_TRY
         failures: list[Failure] = []
         while rungs:
@@ -179,26 +197,3 @@ class Dialer:
         except trio.Cancelled:
             link.stream.abort()
             raise
-
-    def _rungs(self, peer: KnownPeer, means: Means) -> list[Rung]:
-        """The ways to a peer in the order in which they start.
-
-        µTP goes first on the open internet: only a µTP link shows a rendezvous our UDP mapping.  To private addresses
-        there is no NAT between us, and TCP is the faster one.
-        """
-        endpoint, limit = peer.endpoint, self._config.dial_timeout
-        utp = means.utp.get(6 if endpoint.is_ipv6 else 4)
-
-        async def direct_tcp() -> Link:
-            return await dial_tcp(self._network, endpoint, from_port=means.from_port)
-
-        async def direct_utp() -> Link:
-            assert utp is not None
-            return await dial_utp(utp, endpoint)
-
-        rungs = [Rung("utp", endpoint, direct_utp, HEAD_START, limit)] if utp is not None else []
-        if self._config.tcp:
-            rungs.append(Rung("tcp", endpoint, direct_tcp, HEAD_START, limit))
-        if not endpoint.address.is_global:
-            rungs.reverse()
-        return rungs

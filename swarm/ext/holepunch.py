@@ -160,7 +160,7 @@ class Holepunch(Generic[Key]):
         self.ignored: Counter[str] = Counter()
         self._say = say
         self._side = side
-        self._key = key
+        self.key = key
         self._now = 0.0  # as last told, a second old at most
         self._asked: dict[Endpoint, float] = {}  # targets, and when; the oldest first
         self._unasked = Allowance(UNASKED_BURST, UNASKED_SECONDS)
@@ -195,7 +195,7 @@ class Holepunch(Generic[Key]):
         self.tick(now)
         match parse_holepunch_untrusted(payload):
             case Rendezvous(target):
-                self._side.rendezvous_asked(self._key, target, now)
+                self._side.rendezvous_asked(self.key, target, now)
             case Connect(peer):
                 self._connect(peer, now)
             case PunchError(target, code):
@@ -219,13 +219,13 @@ class Holepunch(Generic[Key]):
         if asked is None and not self._unasked.take(now):
             self.ignored["too-many-connects"] += 1
             return
-        self._side.connect_told(self._key, peer, now, asked=asked)
+        self._side.connect_told(self.key, peer, now, asked=asked)
 
     def _error(self, target: Endpoint, code: ErrorCode | None, now: float) -> None:
         if self._asked.pop(target, None) is None:
             self.ignored["unasked-error"] += 1
             return
-        self._side.rendezvous_failed(self._key, target, code, now)
+        self._side.rendezvous_failed(self.key, target, code, now)
 
     def _answered_by(self, peer: Endpoint) -> Endpoint | None:
         """Take out what was asked and is answered by a connect to ``peer``: that very endpoint, or the oldest there."""

@@ -104,23 +104,24 @@ class HolepunchRelay:
         self._asked = self._connected = 0
         self._errors: Counter[str] = Counter()
 
-    def rendezvous_asked(self, asker: Relayable, target: Endpoint, now: float) -> None:
-        """Tell ``asker`` and the target of each other, or answer ``asker`` with the error.
+    def rendezvous_asked(self, asker: Relayable, target: Endpoint, now: float) -> str | None:
+        """Tell ``asker`` and the target of each other, or answer ``asker`` with the error; the reason, None if told.
 
         Nobody is answered who does not speak the extension himself (BEP 55).
         """
         self._asked += 1
         if not asker.speaks_holepunch:
             self._errors["asker-without-support"] += 1
-            return
+            return "asker-without-support"
         found = self._find(asker, target, now)
         if isinstance(found, str):
             self._errors[found] += 1
             asker.say(PunchError(target, REASONS[found]).encode())
-            return
+            return found
         self._connected += 1
         found.say(Connect(_punchable(asker)).encode())
         asker.say(Connect(_punchable(found)).encode())
+        return None
 
     def statistics(self) -> RelayStatistics:
         return RelayStatistics(self._asked, self._connected, dict(self._errors))

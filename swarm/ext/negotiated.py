@@ -38,6 +38,10 @@ class Extensions:
         """Of our handshake: extension name to the ``ext_id`` that it is to be sent under."""
         return {name: ext_id for ext_id, (name, _) in self._ours.items()}
 
+    def get(self, name: str) -> Extension | None:
+        """Our side of an extension; None if we do not speak it here."""
+        return next((extension for ours, extension in self._ours.values() if ours == name), None)
+
     def speaks(self, name: str) -> bool:
         """Whether the peer said that it receives ``name``."""
         return name in self._theirs

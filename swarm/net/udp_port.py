@@ -7,7 +7,7 @@ Wires cores to their async faces; knows no protocol itself.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from dht.config import DhtConfig
@@ -78,12 +78,14 @@ class UtpPort:
     def __init__(self, service: UtpService) -> None:
         self._service = service
 
-    async def dial(self, remote: Endpoint) -> Stream:
+    async def dial(
+        self, remote: Endpoint, *, syn_times: Sequence[float] | None = None, patience: float | None = None
+    ) -> Stream:
         """Connect; the caller must send at once (libutp).  utp.errors.ConnectionLost when it comes to nothing.
 
-        Cancellation gives the attempt up silently.
+        The options are those of `utp.endpoint.UtpEndpoint.connect`.  Cancellation gives the attempt up silently.
         """
-        return _as_stream(await self._service.connect(remote))
+        return _as_stream(await self._service.connect(remote, syn_times=syn_times, patience=patience))
 
     async def accept(self) -> Stream:
         """The next inbound stream."""

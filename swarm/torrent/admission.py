@@ -13,6 +13,7 @@ import trio
 
 from swarm.connect.dial import Link
 from swarm.connect.ladder import Failure
+from swarm.connect.punching import Punching
 from swarm.endpoint import Endpoint
 from swarm.events import (
     ConnectionClosed,
@@ -45,6 +46,9 @@ run has kept was named by one of these."""
 
 MAX_TOLD = 8
 """Extension handshakes of one connection whose addresses are looked at: they change when its network does."""
+
+NO_INTRODUCER = frozenset({"no-introducer", "not-connected", "no-such-peer", "no-answer"})
+"""Why a punch came to nothing that another introducer may make possible."""
 
 MAX_CONDEMNED = 1000
 """Senders of bad data remembered; the oldest is forgotten first, and is found out again if it goes on."""
@@ -81,6 +85,7 @@ class Admission:
         self._lent = lent
         self._connections = connections
         self._equip = equip
+        self._punching: Punching | None = None
         self.public = True
         """Whether the DHT may be spoken of; set to False for a private torrent (BEP 27)."""
         self._inside: Inside | None = None
@@ -176,6 +181,30 @@ class Admission:
             self._known[peer] = known
 
     # -- for the dialer and the acceptor ----------------------------------------------------------------------------
+
+    @property
+    def punching(self) -> Punching | None:
+        """None where it is switched off, or the torrent is private."""
+        return self._punching if self.public else None
+
+    @punching.setter
+    def punching(self, punching: Punching) -> None:
+        self._punching = punching
+
+    def shoot(self, at: Endpoint, introducer: Endpoint) -> None:
+        """An introducer says that a peer dials us at this moment: dial it, too."""
+        if self._inside is None:
+            return
+        peer = self.peers.add(at, "pex", trio.current_time(), introducer=introducer)
+        if peer is not None and not peer.busy and self._lent.shoot(self, peer, at):
+            self.peers.dialed(peer, trio.current_time())
+
+    def introducers_changed(self) -> None:
+        """Somebody new can introduce us: those that only lacked an introducer are tried again."""
+        if self._punching is not None:
+            self._punching.introducers_changed()
+            if self.peers.retry(NO_INTRODUCER, trio.current_time()):
+                self._lent.wake_dialer()
 
     def our_handshake(self) -> Handshake:
         dht = RESERVED_DHT if self.public and self._lent.dht is not None else 0

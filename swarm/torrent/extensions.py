@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from swarm.connect.punching import Punching
 from swarm.ext.extension import Extension, Say
+from swarm.ext.holepunch import Holepunch
 from swarm.ext.metadata import Metadata
 from swarm.ext.pex import Pex
 from swarm.peer import PeerConnection
@@ -25,6 +27,7 @@ class Shared:
     connections: Connections
     admission: Admission
     metadata: MetadataSource
+    punching: Punching
 
 
 class Kind(NamedTuple):
@@ -48,6 +51,12 @@ EXTENSIONS = (
         True,
         lambda lent: lent.config.pex,
         lambda say, peer, shared: Pex(say, Gossip(peer, shared.connections, shared.admission), peer, shared.lent.rng),
+    ),
+    Kind(
+        Holepunch.NAME,
+        True,
+        lambda lent: lent.config.punch,
+        lambda say, peer, shared: shared.punching.extension(say, peer),
     ),
 )
 

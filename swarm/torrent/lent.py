@@ -10,10 +10,13 @@ from pathlib import Path
 import trio
 
 from swarm.config import Config
+from swarm.connect.dialer import WantsPeers
 from swarm.discover.dht_source import DhtSource
 from swarm.discover.lsd import LocalDiscovery
 from swarm.discover.trackers import Announcer
+from swarm.endpoint import Endpoint
 from swarm.events import Emit
+from swarm.peerlist import KnownPeer
 from swarm.ratelimit import TokenBucket
 from swarm.torrent.disk import Runner
 from swarm.torrent.openfile import FileHandles
@@ -48,6 +51,8 @@ class Lent:
     own_address: Callable[[bool], str | None]
     """An address of ours that anybody on the internet can send to, IPv6 if True; None while we know none."""
     wake_dialer: Callable[[], None]
+    shoot: Callable[[WantsPeers, KnownPeer, Endpoint], bool]
+    """`swarm.connect.dialer.Dialer.shoot`."""
     wall_clock: Callable[[], float]
     """Seconds since the epoch, by the clock that stamps files."""
     resume_directory: Path | None

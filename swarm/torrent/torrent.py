@@ -16,10 +16,12 @@ from typing import Literal
 import trio
 
 from swarm.bitfield import Bitfield
+from swarm.connect.punching import Punching
 from swarm.discover.trackers import TrackerStatus
 from swarm.endpoint import Endpoint
 from swarm.errors import StorageError, SwarmError, UsageError
 from swarm.events import StorageFailed, TorrentAdded, TorrentChecked, TorrentCompleted, Warned
+from swarm.ext.holepunch import Holepunch
 from swarm.identity import Culprit
 from swarm.peer import PeerConnection
 from swarm.ratelimit import TokenBucket
@@ -114,7 +116,16 @@ class Torrent:
         )
         self._connections = Connections()
         self.admission = Admission(self.info_hash, lent, self._connections, self._equip)
-        self._shared = Shared(lent, self._connections, self.admission, self.metadata)
+        self.punching = Punching(
+            self.info_hash,
+            self._connections,
+            emit=lent.emit,
+            owns=self.admission.peers.owns,
+            shoot=self.admission.shoot,
+        )
+        if lent.config.punch:
+            self.admission.punching = self.punching
+        self._shared = Shared(lent, self._connections, self.admission, self.metadata, self.punching)
         self._sources = Sources(self.info_hash, lent, self.admission.found, counters=self)
         self._content: Content | None = None
         self._exchange: Exchange | None = None
@@ -420,6 +431,8 @@ class Torrent:
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
         self.admission.told_addresses(peer, theirs)
         self.metadata.joined(peer)
+        if peer.extensions.speaks(Holepunch.NAME):
+            self.admission.introducers_changed()
 
     def dht_node_told(self, peer: PeerConnection, port: int) -> None:
         if self._lent.dht is not None and self.admission.public:

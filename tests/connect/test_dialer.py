@@ -11,9 +11,10 @@ from trio.testing import MockClock
 
 from swarm.config import Config
 from swarm.connect.dial import Link, dial_utp
-from swarm.connect.dialer import Dialer, Means
+from swarm.connect.dialer import Dialer
 from swarm.connect.encrypted import Encryption
 from swarm.connect.ladder import Failure
+from swarm.connect.rungs import Means
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.net.udp_port import UtpPort
@@ -39,6 +40,7 @@ class OnePeer:
     """A torrent with one peer to dial, and what it was told of it."""
 
     def __init__(self) -> None:
+        self.punching = None
         self.waiting = [KnownPeer(PEER, 0.0)]
         self.told: list[str] = []
 

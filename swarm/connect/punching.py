@@ -1,0 +1,292 @@
+"""Hole punching in one torrent (BEP 55): whom to ask to introduce us, and where to shoot when they have.
+
+`Punching` is what the connections' `Holepunch` extensions report to, in all three roles.  As initiator the ladder's
+punched rungs ask it for a `Meeting`; as target it has the dialer shoot at once; as relay it passes on to
+`HolepunchRelay`.  Dials nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+
+import trio
+
+from swarm.connect.dial import Link
+from swarm.endpoint import Endpoint
+from swarm.errors import RemoteError
+from swarm.events import (
+    Emit,
+    PathName,
+    PunchAsked,
+    PunchConnected,
+    PunchFailed,
+    PunchRole,
+    RendezvousRefused,
+    RendezvousRelayed,
+)
+from swarm.ext.extension import Say
+from swarm.ext.holepunch import ErrorCode, Holepunch, may_meet
+from swarm.ext.holepunch_relay import UTP_PATHS, HolepunchRelay, RelayStatistics
+from swarm.peer import PeerConnection
+from swarm.peerlist import KnownPeer
+from swarm.torrent.connections import Connections
+
+MAX_ASKED = 3
+"""Introducers asked at once for one peer; another one is asked when one of them refuses."""
+
+ANSWER_WITHIN = 3.0
+"""Seconds until an introducer that says nothing counts as refusing: most never send errors."""
+
+EXPECTED_FOR = 15.0
+"""Seconds after a ``connect`` in which a stream from that address is the punch's doing."""
+
+MAX_EXPECTED = 200
+
+
+class Introducer:
+    """A connection as the relay looks at it, and as whom we may ask; the key of its `Holepunch`."""
+
+    def __init__(self, peer: PeerConnection, say: Say) -> None:
+        self.peer = peer
+        self.say = say
+
+    @property
+    def observed(self) -> Endpoint:
+        return self.peer.identity.endpoint
+
+    @property
+    def listens(self) -> Endpoint | None:
+        if self.peer.identity.direction == "out":
+            return self.observed
+        port = self.peer.theirs.p if self.peer.theirs is not None else None
+        return Endpoint(self.observed.host, port) if port is not None else None
+
+    @property
+    def path(self) -> PathName:
+        return self.peer.identity.path
+
+    @property
+    def speaks_holepunch(self) -> bool:
+        return self.peer.extensions.speaks(Holepunch.NAME)
+
+
+class Punching:
+    """``owns`` knows our own endpoints; ``shoot`` dials a peer at once, because a ``connect`` says that it does."""
+
+    def __init__(
+        self,
+        info_hash: bytes,
+        connections: Connections,
+        *,
+        emit: Emit,
+        owns: Callable[[Endpoint], bool],
+        shoot: Callable[[Endpoint, Endpoint], None],
+    ) -> None:
+        self._info_hash = info_hash
+        self._connections = connections
+        self._emit = emit
+        self._owns = owns
+        self._shoot = shoot
+        self._relay = HolepunchRelay(self._introducers, owns)
+        self._meetings: dict[Endpoint, Meeting] = {}
+        self._expected: dict[Endpoint, float] = {}
+        self._changed = trio.Event()
+
+    def extension(self, say: Say, peer: PeerConnection) -> Holepunch[Introducer]:
+        """``ut_holepunch`` for a connection."""
+        return Holepunch(say, self, Introducer(peer, say))
+
+    def introducers_changed(self) -> None:
+        """A connection said what it speaks: it may be the introducer that somebody waits for."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def expects(self, endpoint: Endpoint) -> bool:
+        """Whether a stream from there is a punch's doing."""
+        until = self._expected.get(endpoint)
+        return until is not None and trio.current_time() < until
+
+    def statistics(self) -> RelayStatistics:
+        """Our part as the relay."""
+        return self._relay.statistics()
+
+    # -- as initiator -----------------------------------------------------------------------------------------------
+
+    def meeting(self, peer: KnownPeer) -> Meeting:
+        """For one climb towards ``peer``."""
+        return Meeting(self, peer)
+
+    def begun(self, meeting: Meeting) -> None:
+        self._meetings[meeting.target] = meeting
+
+    def ended(self, meeting: Meeting) -> None:
+        if self._meetings.get(meeting.target) is meeting:
+            del self._meetings[meeting.target]
+
+    def ask(self, introducer: Introducer, target: Endpoint) -> None:
+        holepunch = introducer.peer.extensions.get(Holepunch.NAME)
+        assert isinstance(holepunch, Holepunch)
+        self._emit(PunchAsked(self._info_hash, target, "initiator", introducer.observed))
+        holepunch.ask(target)
+
+    def suitable(self, peer: KnownPeer) -> list[Introducer]:
+        """Who may introduce us to a peer, the best first: those who named it, then those who see our UDP mapping."""
+        able = [
+            introducer
+            for introducer in self._introducers()
+            if introducer.speaks_holepunch
+            and introducer.path not in ("relayed", "turn")
+            and peer.endpoint not in (introducer.observed, introducer.listens)
+            and may_meet(introducer.observed, peer.endpoint)
+        ]
+        return sorted(able, key=lambda each: (each.path not in UTP_PATHS, each.observed not in peer.introducers))
+
+    async def wait_introducers(self) -> None:
+        """Block until there may be another one."""
+        await self._changed.wait()
+
+    def recorded(
+        self, endpoint: Endpoint, role: PunchRole, attempt: Callable[[], Awaitable[Link]], *, failure: bool = True
+    ) -> Callable[[], Awaitable[Link]]:
+        """``attempt``, whose outcome is an event; its failure only if ``failure``, and not if the peer came to us."""
+
+        async def recorded() -> Link:
+            started = trio.current_time()
+            try:
+                link = await attempt()
+            except RemoteError as error:
+                if failure and not self._is_connected(endpoint):
+                    seconds = trio.current_time() - started
+                    self._emit(PunchFailed(self._info_hash, endpoint, role, error.reason, seconds))
+                raise
+            seconds = trio.current_time() - started
+            self._emit(PunchConnected(self._info_hash, endpoint, role, link.path, seconds))
+            return link
+
+        return recorded
+
+    # -- HolepunchSide ----------------------------------------------------------------------------------------------
+
+    def rendezvous_asked(self, asker: Introducer, target: Endpoint, now: float) -> None:
+        refused = self._relay.rendezvous_asked(asker, target, now)
+        if refused is None:
+            self._emit(RendezvousRelayed(self._info_hash, asker.observed, target))
+        else:
+            self._emit(RendezvousRefused(self._info_hash, asker.observed, refused))
+
+    def connect_told(self, introducer: Introducer, peer: Endpoint, now: float, *, asked: Endpoint | None) -> None:
+        if not may_meet(introducer.observed, peer) or self._owns(peer) or self._is_connected(peer):
+            return
+        self._expect(peer, now)
+        meeting = self._meetings.get(asked or peer) or self._meeting_at(peer.host)
+        if meeting is not None:
+            meeting.tell(peer)
+        elif asked is None:
+            self._emit(PunchAsked(self._info_hash, peer, "target", introducer.observed))
+            self._shoot(peer, introducer.observed)
+
+    def rendezvous_failed(self, introducer: Introducer, target: Endpoint, code: ErrorCode | None, now: float) -> None:
+        meeting = self._meetings.get(target)
+        if meeting is not None:
+            meeting.refused(introducer, code.slug if code is not None else "unknown-error")
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _introducers(self) -> Iterator[Introducer]:
+        for peer in self._connections:
+            holepunch = peer.extensions.get(Holepunch.NAME)
+            if isinstance(holepunch, Holepunch) and not peer.closing:
+                yield holepunch.key
+
+    def _is_connected(self, endpoint: Endpoint) -> bool:
+        return any(endpoint in (each.observed, each.listens) for each in self._introducers())
+
+    def _meeting_at(self, host: str) -> Meeting | None:
+        """The peer we ask for may be told us under another port, and by its own asking."""
+        return next((each for target, each in self._meetings.items() if target.host == host and not each.told), None)
+
+    def _expect(self, endpoint: Endpoint, now: float) -> None:
+        self._expected.pop(endpoint, None)
+        self._expected[endpoint] = now + EXPECTED_FOR
+        if len(self._expected) > MAX_EXPECTED:
+            del self._expected[next(iter(self._expected))]
+
+
+class Meeting:
+    """One climb's wish to be introduced to one peer; several rungs may wait for it."""
+
+    def __init__(self, punching: Punching, peer: KnownPeer) -> None:
+        self._punching = punching
+        self._peer = peer
+        self._asked: dict[Introducer, float] = {}  # and until when an answer may come
+        self._used: set[Introducer] = set()
+        self._reason = "no-introducer"
+        self._where: Endpoint | None = None
+        self._news = trio.Event()
+        self._lock = trio.Lock()
+
+    @property
+    def target(self) -> Endpoint:
+        return self._peer.endpoint
+
+    @property
+    def told(self) -> bool:
+        return self._where is not None
+
+    async def agree(self, patience: float) -> Endpoint:
+        """Ask introducers until one has told both of us to dial; where.
+
+        Those that connect meanwhile are asked, too.  RemoteError with the last refusal, or "no-introducer", after
+        ``patience`` seconds.
+        """
+        with trio.move_on_after(patience):
+            async with self._lock:  # the others wait for what the first finds out
+                if self._where is None:
+                    await self._ask_around()
+        if self._where is None:
+            raise RemoteError(self._reason)
+        return self._where
+
+    def tell(self, endpoint: Endpoint) -> None:
+        """An introducer says: dial there now."""
+        if self._where is None:
+            self._where = endpoint
+            self._news.set()
+
+    def refused(self, introducer: Introducer, reason: str) -> None:
+        """An introducer cannot help."""
+        if self._asked.pop(introducer, None) is not None:
+            self._reason = reason
+            self._news.set()
+
+    async def _ask_around(self) -> None:
+        punching = self._punching
+        punching.begun(self)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._watch_introducers)
+                while self._where is None:
+                    self._news = trio.Event()
+                    self._ask_more(trio.current_time())
+                    with trio.move_on_at(min(self._asked.values(), default=float("inf"))):
+                        await self._news.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            punching.ended(self)
+
+    def _ask_more(self, now: float) -> None:
+        for introducer, until in tuple(self._asked.items()):
+            if until <= now:
+                self.refused(introducer, "no-answer")
+        for introducer in self._punching.suitable(self._peer):
+            if len(self._asked) >= MAX_ASKED:
+                break
+            if introducer not in self._used:
+                self._used.add(introducer)
+                self._asked[introducer] = now + ANSWER_WITHIN
+                self._punching.ask(introducer, self.target)
+
+    async def _watch_introducers(self) -> None:
+        while True:
+            await self._punching.wait_introducers()
+            self._news.set()

@@ -1,0 +1,157 @@
+"""The ways to a peer, in the order in which they start: the ladder's rungs (DESIGN §6).
+
+    direct µTP ∥ TCP   →   punched µTP (BEP 55) ∥ simultaneous TCP
+
+µTP goes first on the open internet: only a µTP link shows a rendezvous our UDP mapping.  To private addresses there is
+no NAT between us, and TCP is the faster one.  Punching starts early, since a rendezvous costs one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+
+import trio
+
+from swarm.config import Config
+from swarm.connect.dial import Link, dial_tcp, dial_utp
+from swarm.connect.ladder import Rung
+from swarm.connect.punching import Punching
+from swarm.endpoint import Endpoint
+from swarm.errors import RemoteError
+from swarm.events import PunchRole
+from swarm.net.network import Network
+from swarm.net.udp_port import UtpPort
+from swarm.peerlist import KnownPeer
+
+HEAD_START = 0.25
+"""Seconds that one transport has before the other is tried beside it (the delay of RFC 8305)."""
+
+BEFORE_PUNCHING = 0.1
+"""Seconds that the second transport has before a rendezvous is asked for: a peer that can be dialled mostly answers
+the first within HEAD_START."""
+
+INTRODUCED_WITHIN = 5.0
+"""Seconds in which an introducer must be found and have answered.  One that comes later has the peer dialled again."""
+
+PUNCH_SYNS = (0.0, 0.2, 0.5, 1.0, 2.0)
+"""Seconds at which SYNs leave, each with an id of its own: the other end's first may still be under way, and a NAT
+that lets nothing in before something went out eats those that come too early."""
+
+PUNCH_PATIENCE = 2.0
+"""Seconds after the last SYN."""
+
+REDIAL = (0.0, 0.1, 0.3, 0.6)
+"""Seconds between TCP dials of a punch: a NAT may answer a SYN that comes too early with a reset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What there is to dial with while the node is online."""
+
+    from_port: int | None
+    """The TCP port to leave from."""
+
+    utp: Mapping[int, UtpPort]
+    """By address family, 4 or 6."""
+
+
+class Rungs:
+    """Makes the rungs to a peer."""
+
+    def __init__(self, network: Network, config: Config) -> None:
+        self._network = network
+        self._config = config
+
+    def to(self, peer: KnownPeer, means: Means, punching: Punching | None) -> list[Rung]:
+        """All the ways, for a dial of our own; ``punching`` is None where that is switched off or not allowed."""
+        way = _Way(self._network, self._config, peer.endpoint, means)
+        rungs = way.direct()
+        if punching is not None:
+            meeting = punching.meeting(peer)
+            rungs[-1] = replace(rungs[-1], head_start=BEFORE_PUNCHING)
+            rungs += way.punched(lambda: meeting.agree(INTRODUCED_WITHIN), punching, "initiator")
+        return rungs
+
+    def shots_at(self, endpoint: Endpoint, means: Means, punching: Punching) -> list[Rung]:
+        """For the target of a rendezvous: both transports at once, as the initiator does now."""
+
+        async def where() -> Endpoint:
+            return endpoint
+
+        return _Way(self._network, self._config, endpoint, means).punched(where, punching, "target")
+
+
+class _Way:
+    """To one endpoint."""
+
+    def __init__(self, network: Network, config: Config, endpoint: Endpoint, means: Means) -> None:
+        self._network = network
+        self._config = config
+        self._endpoint = endpoint
+        self._from_port = means.from_port
+        self._utp = means.utp.get(6 if endpoint.is_ipv6 else 4)
+        self._pending = trio.CancelScope()  # of the direct TCP dial
+
+    def direct(self) -> list[Rung]:
+        endpoint, limit = self._endpoint, self._config.dial_timeout
+        rungs = []
+        if self._utp is not None:
+            rungs.append(Rung("utp", endpoint, self._direct_utp, HEAD_START, limit))
+        if self._config.tcp:
+            rungs.append(Rung("tcp", endpoint, self._direct_tcp, HEAD_START, limit))
+        if not endpoint.address.is_global:
+            rungs.reverse()
+        return rungs
+
+    def punched(self, where: Callable[[], Awaitable[Endpoint]], punching: Punching, role: PunchRole) -> list[Rung]:
+        """``where`` blocks until it is known where the other end shoots from, and that it does so now."""
+        endpoint, limit = self._endpoint, INTRODUCED_WITHIN + self._config.dial_timeout
+
+        async def utp() -> Link:
+            assert self._utp is not None
+            link = await dial_utp(self._utp, await where(), syn_times=PUNCH_SYNS, patience=PUNCH_PATIENCE)
+            return replace(link, path="utp-punched")
+
+        async def tcp() -> Link:
+            return await self._simultaneous_tcp(await where())
+
+        rungs = []
+        if self._utp is not None:
+            rungs.append(Rung("utp-punched", endpoint, punching.recorded(endpoint, role, utp), 0.0, limit))
+        if self._config.tcp:
+            only = self._utp is None  # of a punch by two transports one result is recorded
+            rungs.append(
+                Rung("tcp-punched", endpoint, punching.recorded(endpoint, role, tcp, failure=only), 0.0, limit)
+            )
+        return rungs
+
+    async def _direct_utp(self) -> Link:
+        assert self._utp is not None
+        return await dial_utp(self._utp, self._endpoint)
+
+    async def _direct_tcp(self) -> Link:
+        self._pending = trio.CancelScope()
+        with self._pending:
+            return await dial_tcp(self._network, self._endpoint, from_port=self._from_port)
+        raise RemoteError("timed-out", "dialled anew at the moment of a punch")
+
+    async def _simultaneous_tcp(self, endpoint: Endpoint) -> Link:
+        """Dial from the listening port at the moment when the other end does (RFC 9293 §3.5).
+
+        The kernel allows one pending dial between two endpoints, so the direct one is given up for this.
+        """
+        if endpoint == self._endpoint:
+            self._pending.cancel()
+        refusal = RemoteError("refused")
+        for pause in REDIAL:
+            await trio.sleep(pause)
+            try:
+                link = await dial_tcp(self._network, endpoint, from_port=self._from_port, elsewhere=False)
+            except RemoteError as error:
+                if error.reason not in ("refused", "reset", "unreachable", "no-local-address"):
+                    raise
+                refusal = error
+            else:
+                return replace(link, path="tcp-punched")
+        raise refusal
