@@ -11,7 +11,9 @@ both others are ours.  A cell is what `tests.netlab.grid` describes: seconds fro
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from itertools import product
@@ -45,7 +47,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--kinds", type=kinds_of, default=KINDS, metavar="K,...", help=f"all of {', '.join(KINDS)}")
     parser.add_argument("--pairs", type=pairs_of, metavar="S:L,...", help="only these, instead of all of --kinds")
     parser.add_argument("--runs", type=int, default=1, help="times each cell is measured")
-    parser.add_argument("--jobs", type=int, default=2, help="cells at once; more than cores disturb each other")
+    parser.add_argument("--jobs", type=int, default=4, help="cells at once; not in their first seconds")
     parser.add_argument("--limit", type=float, default=LIMIT, metavar="S", help="seconds until a cell has failed")
     parser.add_argument("--results", type=Path, default=Path("bench/out/reach.jsonl"), metavar="FILE")
     parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the nodes told in DIR/WORLD/SEED-LEECH-RUN")
@@ -83,9 +85,9 @@ def wanted(options: argparse.Namespace) -> Iterator[Cell]:
 
 def measured(cells: list[Cell], options: argparse.Namespace) -> Iterator[Record]:
     """As they are done.  An interrupt leaves once the cells under way have ended, and keeps nothing of them."""
-    revision = git_revision()
+    revision, quiet = git_revision(), threading.Lock()
     with ThreadPoolExecutor(options.jobs) as pool:
-        futures: list[Future[Record]] = [pool.submit(measure_one, cell, revision, options) for cell in cells]
+        futures: list[Future[Record]] = [pool.submit(measure_one, cell, revision, quiet, options) for cell in cells]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -93,15 +95,17 @@ def measured(cells: list[Cell], options: argparse.Namespace) -> Iterator[Record]
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def measure_one(cell: Cell, revision: str, options: argparse.Namespace) -> Record:
+def measure_one(cell: Cell, revision: str, quiet: threading.Lock, options: argparse.Namespace) -> Record:
     logs = options.logs and options.logs / cell.world / f"{cell.seed}-{cell.leech}-{cell.run}"
     try:
-        outcome = measure(cell.seed, cell.leech, World.parse(cell.world), limit=options.limit, logs=logs)
+        world = World.parse(cell.world)
+        outcome = measure(cell.seed, cell.leech, world, limit=options.limit, quiet=quiet, logs=logs)
     except Unready as error:
-        return Record(cell, revision, unready=str(error))
+        return Record(cell, revision, os.getloadavg()[0], unready=str(error))
     return Record(
         cell,
         revision,
+        os.getloadavg()[0],
         seconds=outcome.seconds,
         path=outcome.way and outcome.way.path,
         direction=outcome.way and outcome.way.direction,

@@ -53,6 +53,8 @@ class Record:
 
     cell: Cell
     revision: str
+    load: float
+    """Of the machine when it was over, as the average of a minute."""
     seconds: float | None = None
     path: str | None = None
     direction: str | None = None

@@ -91,6 +91,8 @@ def matrix(pairs: Mapping[Pair, Summary], kinds: Sequence[str], *, markdown: boo
 
 def totals(pairs: Mapping[Pair, Summary]) -> list[str]:
     measured = {pair: summary for pair, summary in pairs.items() if summary.runs}
+    if not measured:
+        return ["nothing could be set up"]
     reached = {pair: summary for pair, summary in measured.items() if summary.reached}
     both, either, unordered = unordered_counts(measured)
     lines = [
@@ -105,7 +107,9 @@ def totals(pairs: Mapping[Pair, Summary]) -> list[str]:
     slowest = sorted(reached, key=lambda pair: -reached[pair].seconds)[:WORST]
     lines.append("slowest: " + ", ".join(f"{':'.join(pair)} {reached[pair]}" for pair in slowest))
     revisions = Counter(record.revision for summary in measured.values() for record in summary.runs)
-    lines.append("measured at " + ", ".join(f"{revision} ({count})" for revision, count in revisions.items()))
+    load = statistics.median(record.load for summary in measured.values() for record in summary.runs)
+    at = ", ".join(f"{revision} ({count})" for revision, count in revisions.items())
+    lines.append(f"measured at {at}; load of the machine {load:.1f}")
     return lines
 
 

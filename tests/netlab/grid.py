@@ -16,6 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -51,6 +52,9 @@ LIMIT = 60.0
 RENDEZVOUS_RATE = 4000
 """Bytes per second, each way: with such pieces it has none within two minutes."""
 
+QUIET = 5.0
+"""Seconds after the leech's start in which no other cell is set up."""
+
 READY_LIMIT = 30.0
 """Seconds in which rendezvous and seed are to be announced and connected."""
 
@@ -64,6 +68,8 @@ SETTLE = 3.0
 """Seconds between rendezvous and seed being connected and the leech's start.  A second after they met, peers tell each
 other by PEX whom they know, and then once a minute; a leech that was in time for that first message would be flattered.
 """
+
+NO_LOCK: AbstractContextManager[object] = nullcontext()
 
 TRACKER = """
 import random, sys, trio
@@ -135,8 +141,8 @@ class Unready(Exception):
 class Pair:
     """A seed and a leech behind NATs, a tracker and a rendezvous, in a laboratory of IPv4 alone.
 
-    The machines are there at once, with their gateways; the nodes come with `start_others` and `start_leech`.  What
-    they tell is copied into the laboratory's directory.
+    The machines are there at once, with their gateways; then come `start_others`, `settle` and `start_leech`.  What the
+    nodes tell is copied into the laboratory's directory.
     """
 
     def __init__(self, lab: Lab, seed_kind: str, leech_kind: str, world: World) -> None:
@@ -158,18 +164,21 @@ class Pair:
             create(lab.directory / "seed/sample.bin", piece_length=PIECE_LENGTH, trackers=[announce])
         )
 
-    def start_others(self) -> bool | None:
-        """Start all but the leech; `Unready` if they do not find each other.
-
-        Says whether the seed's router has opened the port; None if it cannot.
-        """
+    def start_others(self) -> None:
+        """Start all but the leech; `Unready` if they do not find each other."""
         self._start_tracker()
         self._start("rendezvous", self.rendezvous, self.world.rendezvous)
         self._wait_announced("rendezvous")
         self._start("seed", self.seed, self.world.seed)
         self._wait_announced("seed")
-        if not _within(READY_LIMIT, lambda: self.way("seed", self.rendezvous) is not None):
-            raise Unready("the seed is not connected to the rendezvous")
+        seed = self.nodes["seed"].process
+        _within(READY_LIMIT, lambda: self.way("seed", self.rendezvous) is not None or seed.poll() is not None)
+        if self.way("seed", self.rendezvous) is None:
+            raise Unready(f"the seed is not connected to the rendezvous; {self._last_words('seed')}")
+
+    def settle(self) -> bool | None:
+        """Block until others than the leech have nothing more to do; whether the seed's port is open, None: it cannot
+        be."""
         mapped = None
         if self.seed.kind in GATEWAYS:
             mapped = _within(MAPPED_LIMIT, lambda: _is_mapped(self.seed))
@@ -206,13 +215,13 @@ class Pair:
         return self.way("leech", self.seed)
 
     def why(self) -> tuple[str, ...]:
-        """What the leech said last about its lack of progress, and whether it gave up."""
+        """What the leech said last about its lack of progress, and how it ended, if it did."""
         leech = self.nodes["leech"]
         stalled = leech.lines("stalled")
         said = stalled[-1]["reasons"] if stalled else []
         errors = [line["message"] for line in leech.lines("error")]
-        code = leech.process.poll()
-        return (*said, *errors, *([] if code is None else [f"ended with exit code {code}"]))
+        ended = [] if leech.process.poll() is None else [self._last_words("leech")]
+        return (*said, *errors, *ended)
 
     def _start_tracker(self) -> None:
         arguments = (self.tracker.address, str(TRACKER_PORT))
@@ -232,19 +241,36 @@ class Pair:
 
     def _wait_announced(self, name: str) -> None:
         if self.nodes[name].wait_for("tracker", READY_LIMIT) is None:
-            raise Unready(f"the {name} has not announced itself")
+            raise Unready(f"the {name} has not announced itself; {self._last_words(name)}")
+
+    def _last_words(self, name: str) -> str:
+        """How a node ended."""
+        code = self.nodes[name].process.poll()
+        log = (self._directory / f"{name}.log").read_text().splitlines()
+        return "it is still there" if code is None else f"it ended with exit code {code}: {log[-1] if log else ''}"
 
 
 def measure(
-    seed_kind: str, leech_kind: str, world: World, *, limit: float = LIMIT, logs: Path | None = None
+    seed_kind: str,
+    leech_kind: str,
+    world: World,
+    *,
+    limit: float = LIMIT,
+    quiet: AbstractContextManager[object] = NO_LOCK,
+    logs: Path | None = None,
 ) -> Outcome:
     """One cell, in a laboratory of its own.
 
-    `Unready` if it cannot be set up.  ``logs``, a directory, gets what the nodes told and their standard error.
+    `Unready` if it cannot be set up.  Where several are measured at once they share a lock ``quiet``: none is set up
+    while the leech of another is in its first seconds; nodes that only wait for each other do not disturb.  ``logs``, a
+    directory, gets what the nodes told and their standard error.
     """
     with Lab(ipv6=False) as lab:
         try:
-            return _measured(Pair(lab, seed_kind, leech_kind, world), limit)
+            with quiet:
+                pair = Pair(lab, seed_kind, leech_kind, world)
+                pair.start_others()
+            return _measured(pair, limit, quiet)
         except Unready as error:
             unready = error  # and the laboratory is cleaned up like one that worked
         finally:
@@ -253,9 +279,12 @@ def measure(
     raise unready
 
 
-def _measured(pair: Pair, limit: float) -> Outcome:
-    mapped = pair.start_others()
-    seconds = pair.start_leech().wait_for("done", limit)
+def _measured(pair: Pair, limit: float, quiet: AbstractContextManager[object]) -> Outcome:
+    mapped = pair.settle()
+    with quiet:
+        leech = pair.start_leech()
+        leech.wait_for("done", min(limit, QUIET))
+    seconds = leech.wait_for("done", limit)
     why = pair.why() if seconds is None else ()
     way = pair.way_to_seed()
     if seconds is not None:
