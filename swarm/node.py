@@ -14,10 +14,12 @@ import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from dht.config import DhtConfig
+from dht.results import NodeStatistics
 from swarm.config import Config
 from swarm.connect.acceptor import Acceptor
 from swarm.connect.dialer import Dialer
@@ -39,7 +41,11 @@ from swarm.net.ownaddress import global_address
 from swarm.net.real import RealNetwork
 from swarm.net.udp_port import UdpPort, UtpPort
 from swarm.ratelimit import TokenBucket
+from swarm.snapshot import snapshot_of, whole_dht
 from swarm.state import keep_port, kept_port
+from swarm.stats.document import build_document
+from swarm.stats.fold import Stats
+from swarm.stats.snapshot import Snapshot
 from swarm.torrent.admission import Admission
 from swarm.torrent.disk import Runner, threads
 from swarm.torrent.lent import Lent
@@ -79,7 +85,11 @@ class Node:
         self.peer_id = make_peer_id(rng)
         self.port: int | None = None
         """What we listen on; None while offline."""
+        self.ports: OpenPorts | None = None
+        """The same with its sockets; None while offline."""
         self.torrents: dict[bytes, Torrent] = {}
+        self.opened_at = trio.current_time()
+        self.stats = Stats()
         self._wanted_port: int | None = None
         self._udp: dict[Family, UdpPort] = {}  # while online
         self._own_addresses: dict[bool, str | None] = {}  # by whether it is IPv6
@@ -191,8 +201,25 @@ class Node:
         """What passed through the UDP sockets since they were opened, by address family; empty while offline."""
         return {family: port.statistics() for family, port in self._udp.items()}
 
+    def dht_statistics(self) -> dict[Family, NodeStatistics]:
+        """What our DHT nodes did so far, by address family; empty without the DHT."""
+        if self._dht is None:
+            return {}
+        running = {family: port.dht.statistics() for family, port in self._udp.items() if port.dht is not None}
+        return whole_dht(self._dht.statistics(), running)
+
+    def snapshot(self) -> Snapshot:
+        """What the node knows now and no event tells."""
+        return snapshot_of(self)
+
+    def document(self) -> dict[str, Any]:
+        """The statistics of the shared interface: how peers are reached, and why others are not; see
+        `swarm.stats.document`.  Plain dictionaries and lists, as `json` takes them."""
+        return build_document(self.stats, self.snapshot())
+
     def emit(self, event: Event) -> None:
-        """State a fact."""
+        """State a fact: it is counted, then told to whoever listens."""
+        self.stats.apply(trio.current_time(), event)
         self._bus.emit(event)
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -283,6 +310,7 @@ class Node:
     async def _be_online(self, ports: OpenPorts) -> None:
         """Dial, accept and announce; returns when the bind is gone."""
         self.port = ports.port
+        self.ports = ports
         self._look_at_addresses()
         self._tell_ports(ports)
         try:
@@ -299,7 +327,7 @@ class Node:
                     self._drop_connections("network-lost")
                     nursery.cancel_scope.cancel()
         finally:
-            self.port = None
+            self.port = self.ports = None
             self._udp = {}
             ports.close()
 

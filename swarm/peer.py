@@ -20,7 +20,7 @@ from swarm.bitfield import Bitfield
 from swarm.errors import RemoteError, RemoteProtocolError
 from swarm.ext.negotiated import Extensions
 from swarm.identity import Identity
-from swarm.net.network import Buffer, ReceivesInto, SendsVectored, Stream
+from swarm.net.network import Buffer, ReceivesInto, SendsVectored, Stream, TellsRoundTrip
 from swarm.ratelimit import TokenBucket, grant_all, take_all
 from swarm.torrent.claims import Claims
 from swarm.torrent.downloader import Copies, Downloader
@@ -219,6 +219,10 @@ class PeerConnection:
     def closing(self) -> bool:
         """`close` was called, by us or because of a fault."""
         return self._scope.cancel_called
+
+    def round_trip(self) -> float | None:
+        """Seconds to the peer and back; None where the stream does not tell."""
+        return self._stream.round_trip() if isinstance(self._stream, TellsRoundTrip) else None
 
     def tick(self, now: float, idle_timeout: float) -> None:
         """Once a second: time-outs, snubbing, keep-alive."""

@@ -64,6 +64,7 @@ FLOORS: dict[str, int] = {
     "swarm.discover": 4,
     "swarm.eventbus": 3,
     "swarm.state": 5,
+    "swarm.snapshot": 5,
     "swarm.node": 5,
     "swarm.api": 5,
     "swarm.cli": 6,

@@ -18,7 +18,7 @@ import trio
 from swarm.connect.dial import Link
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.net.network import Buffer, ReceivesInto, Stream
+from swarm.net.network import Buffer, ReceivesInto, Stream, TellsRoundTrip
 from swarm.ratelimit import TokenBucket
 from swarm.torrent.disk import Runner
 from swarm.wire.encryption import KEY_LENGTH, PLAINTEXT, RC4, Initiator, Responder
@@ -62,6 +62,10 @@ class EncryptedStream(trio.abc.HalfCloseableStream):
     @property
     def remote(self) -> Endpoint:
         return self._inner.remote
+
+    def round_trip(self) -> float | None:
+        """The inner stream's."""
+        return self._inner.round_trip() if isinstance(self._inner, TellsRoundTrip) else None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         return self._decrypt.process(await self._inner.receive_some(SLICE if max_bytes is None else max_bytes))

@@ -137,6 +137,23 @@ class SendsFile(Protocol):
         """Send ``count`` bytes of the open file from ``offset``, in the kernel.  OSError(EIO) if it is shorter."""
 
 
+@runtime_checkable
+class TellsRoundTrip(Protocol):
+    """Optional capability of a stream, for statistics."""
+
+    def round_trip(self) -> float | None:
+        """Seconds to the other end and back, smoothed; None while not measured, and once closed."""
+
+
+@runtime_checkable
+class TellsBuffers(Protocol):
+    """Optional capability of a datagram socket, for statistics."""
+
+    @property
+    def buffer_sizes(self) -> tuple[int, int]:
+        """Bytes granted for receiving and for sending."""
+
+
 class Listener(Protocol):
     """A listening TCP socket."""
 

@@ -62,6 +62,7 @@ _CONNECTION_LOST = frozenset(
 )
 _ABORT_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
+_TCPI_RTT = struct.Struct("=68xI")  # struct tcp_info of linux/tcp.h up to tcpi_rtt, microseconds
 
 
 class TcpStream(trio.abc.HalfCloseableStream):
@@ -90,6 +91,14 @@ class TcpStream(trio.abc.HalfCloseableStream):
     @property
     def remote(self) -> Endpoint:
         return self._remote
+
+    def round_trip(self) -> float | None:
+        """Seconds, as the kernel measures them; None where it does not say, and once closed."""
+        if sys.platform != "linux" or self._sock.fileno() == -1:
+            return None
+        told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_RTT.size)
+        microseconds: int = _TCPI_RTT.unpack(told)[0]
+        return microseconds / 1e6 or None
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if max_bytes is None:

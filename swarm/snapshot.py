@@ -1,0 +1,118 @@
+"""The node at one moment: what it is asked for when its statistics are wanted, beside what events have added up to.
+
+Reads numbers that the parts keep anyway; changes nothing, does no I/O beyond asking sockets about themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, astuple, fields, replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from dht.results import NodeStatistics
+from swarm import __version__
+from swarm.discover.dht_source import DhtStatistics
+from swarm.endpoint import Endpoint
+from swarm.events import SourceName
+from swarm.net.listen import OpenPorts
+from swarm.net.mux import MuxStatistics
+from swarm.net.network import DatagramSocket, TellsBuffers
+from swarm.peer import PeerConnection
+from swarm.stats.snapshot import Family, Listening, LivePeer, SharedTorrent, Snapshot, UdpSocket
+from swarm.torrent.torrent import Torrent
+
+if TYPE_CHECKING:
+    from swarm.node import Node
+
+NOTHING = NodeStatistics(*(0 for _ in fields(NodeStatistics)))
+
+
+def snapshot_of(node: Node) -> Snapshot:
+    """The node now; what belongs to its ports is empty while it is offline.
+
+    What nobody measures yet (reachability) is not known.
+    """
+    now, torrents = trio.current_time(), node.torrents.values()
+    return Snapshot(
+        now=now,
+        version=__version__,
+        peer_id=node.peer_id,
+        uptime=now - node.opened_at,
+        listen=() if node.ports is None else tuple(_listening(node.ports)),
+        dht=node.dht_statistics(),
+        sockets={} if node.ports is None else _sockets(node.ports, node.socket_statistics()),
+        peers=tuple(_live(torrent, peer) for torrent in torrents for peer in torrent.connections),
+        torrents=tuple(_shared(torrent) for torrent in torrents),
+    )
+
+
+def whole_dht(
+    sums: Mapping[Family, DhtStatistics], running: Mapping[Family, NodeStatistics]
+) -> dict[Family, NodeStatistics]:
+    """By family: what the source has summed up over all sockets, the rest of the node that runs now.
+
+    A family that never had a node is left out.
+    """
+    return {
+        family: replace(running.get(family, NOTHING), **asdict(total))
+        for family, total in sums.items()
+        if family in running or any(astuple(total))
+    }
+
+
+def _listening(ports: OpenPorts) -> Iterator[Listening]:
+    for opened in (ports.udp4, ports.udp6):
+        if opened is not None:
+            yield Listening("udp", opened.local)
+    for listener in (ports.tcp4, ports.tcp6):
+        if listener is not None:
+            yield Listening("tcp", listener.local)
+
+
+def _sockets(ports: OpenPorts, counts: Mapping[Family, MuxStatistics]) -> dict[Family, UdpSocket]:
+    opened: dict[Family, DatagramSocket | None] = {4: ports.udp4, 6: ports.udp6}
+    return {family: _socket(opened[family], each) for family, each in counts.items()}
+
+
+def _socket(socket: DatagramSocket | None, counts: MuxStatistics) -> UdpSocket:
+    granted = socket.buffer_sizes if isinstance(socket, TellsBuffers) else (None, None)
+    return UdpSocket(counts, *granted)
+
+
+def _live(torrent: Torrent, peer: PeerConnection) -> LivePeer:
+    identity = peer.identity
+    return LivePeer(
+        info_hash=torrent.info_hash,
+        endpoint=identity.endpoint,
+        path=identity.path,
+        direction=identity.direction,
+        client=peer.client,
+        bytes_down=peer.bytes_down,
+        bytes_up=peer.bytes_up,
+        rtt=peer.round_trip(),
+        sources=_sources(torrent, peer),
+    )
+
+
+def _sources(torrent: Torrent, peer: PeerConnection) -> frozenset[SourceName]:
+    """Who named the peer, by the endpoint that was dialled, or where it says that it listens."""
+    identity, listens = peer.identity, peer.theirs.p if peer.theirs is not None else None
+    endpoint = identity.endpoint
+    if identity.direction == "in" and listens is not None:
+        endpoint = Endpoint(endpoint.host, listens)
+    known = torrent.admission.peers.get(endpoint)
+    came_in: set[SourceName] = {"incoming"} if identity.direction == "in" else set()
+    return frozenset(came_in if known is None else came_in | known.sources)
+
+
+def _shared(torrent: Torrent) -> SharedTorrent:
+    statistics = torrent.statistics()
+    return SharedTorrent(
+        info_hash=torrent.info_hash,
+        name=torrent.name,
+        done=statistics.done,
+        total=statistics.total,
+        peers=len(torrent.connections),
+    )
