@@ -24,6 +24,7 @@ from swarm.net.network import Buffer, ReceivesInto, SendsVectored, Stream, Tells
 from swarm.ratelimit import TokenBucket, grant_all, take_all
 from swarm.torrent.claims import Claims
 from swarm.torrent.downloader import Copies, Downloader
+from swarm.torrent.openpiece import BLOCK
 from swarm.torrent.picker import Picker
 from swarm.torrent.uploader import Uploader
 from swarm.wire.codec import MIN_BUFFER, WireReader
@@ -318,13 +319,25 @@ class PeerConnection:
         if self._received:
             self._arrived_untrusted(len(self._received), self._reader.feed(self._received))
             self._received = b""
+            self.refill()
         while True:
             limits = self._torrent.download_limits
             count, messages = await self._receive(receive, grant_all(limits) if limits else 0)
             now = self._arrived_untrusted(count, messages)
             del messages  # the blocks are views of the buffer that the next read fills
-            if limits and (wait := take_all(limits, count, now)) > 0:
+            wait = self._pay(limits, count, now)
+            self.send(self.downloader.refill(now))
+            if wait > 0:
                 await trio.sleep(wait)
+
+    def _pay(self, limits: tuple[TokenBucket, ...], count: int, now: float) -> float:
+        """Account for what was read; seconds until the next read.  A limit of less than a block a second is kept by
+        asking for the next block later: nothing else that the peer says has to wait then."""
+        pipeline = self.downloader.pipeline
+        asks_later = pipeline.limit(min((bucket.rate for bucket in limits), default=math.inf) / BLOCK)
+        wait = take_all(limits, count, now)
+        pipeline.resume_at = now + wait if asks_later else now
+        return 0.0 if asks_later else wait
 
     def _arrived_untrusted(self, count: int, messages: list[Message]) -> float:
         """Act on what a read brought; when it did."""
@@ -332,17 +345,21 @@ class PeerConnection:
         self.wire_down += count
         for message in messages:
             self._dispatch_untrusted(message, now)
-        self.send(self.downloader.refill(now))
         return now
 
     async def _receive(
         self, receive: Callable[[int], Awaitable[tuple[int, list[Message]]]], limit: int
     ) -> tuple[int, list[Message]]:
-        """The next read.  While none comes the buffer is given back: by this task, because it is lent to the stream."""
+        """The next read.  While none comes the buffer is given back: by this task, because it is lent to the stream;
+        and what a rate limit held back is asked for."""
         while True:
-            with trio.move_on_after(SHRINK_AFTER if self._reader.buffer_size > MIN_BUFFER else math.inf):
+            resume_at, now = self.downloader.pipeline.resume_at, trio.current_time()
+            shrink_at = now + SHRINK_AFTER if self._reader.buffer_size > MIN_BUFFER else math.inf
+            with trio.move_on_at(min(shrink_at, resume_at if resume_at > now else math.inf)):
                 return await receive(limit)
-            self._reader.shrink()
+            if trio.current_time() >= shrink_at:
+                self._reader.shrink()
+            self.refill()
 
     async def _receive_into(self, limit: int) -> tuple[int, list[Message]]:
         buffer = self._reader.get_buffer()

@@ -171,7 +171,7 @@ class Downloader:
         """Requests for whatever there is room for; a change of our interest when there is nothing to ask for."""
         pipeline = self.pipeline
         room = pipeline.room
-        if not room or not self.interested or (self.choked and not self._allowed_fast):
+        if not room or now < pipeline.resume_at or not self.interested or (self.choked and not self._allowed_fast):
             return b""
         blocks = self._picker.pick(
             self._peer,

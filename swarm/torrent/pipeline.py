@@ -12,6 +12,10 @@ INITIAL = 16
 DEFAULT_REQQ = 250
 """What a peer takes that does not say (BEP 10 ``reqq``): libtorrent's default when that was written."""
 
+LIMITED_SECONDS = 0.5
+"""Under a rate limit no more is asked for than it lets through in this time: what a peer says waits behind the blocks
+that it sends, and a slow one must still hear a choke, or be asked to introduce two others."""
+
 MAX_OUTSTANDING = 1536
 """Our own bound: 24 MiB on the way, 240 MB/s at 100 ms."""
 
@@ -47,6 +51,7 @@ class Pipeline:
     __slots__ = (
         "_cap",
         "_heard",
+        "_limited",
         "_marked",
         "_marked_at",
         "_previous_rate",
@@ -59,6 +64,7 @@ class Pipeline:
         "latency",
         "outstanding",
         "rate",
+        "resume_at",
         "snubbed",
     )
 
@@ -67,7 +73,9 @@ class Pipeline:
         self.rate = 0.0
         self.latency: float | None = None
         self.snubbed = False
-        self._cap = cap
+        self.resume_at = now
+        """Nothing is to be asked for before this time."""
+        self._cap = self._limited = cap
         self._reqq = DEFAULT_REQQ
         self._heard = now
         self._marked: int | None = None
@@ -85,10 +93,18 @@ class Pipeline:
         """How many requests the peer says it queues (BEP 10); at least one is always sent."""
         self._reqq = max(reqq, 1)
 
+    def limit(self, block_rate: float) -> bool:
+        """Ask for no more than a limit of ``block_rate`` blocks a second allows; infinite lifts it.
+
+        Whether that is less than one a second: then it is to be kept by asking later, not by reading later.
+        """
+        self._limited = max(int(min(block_rate * LIMITED_SECONDS, self._cap)), 1 if block_rate < 1 else 2)
+        return block_rate < 1
+
     @property
     def target(self) -> int:
         """Requests to have outstanding."""
-        return 1 if self.snubbed else min(self._target, self._reqq, self._cap)
+        return 1 if self.snubbed else min(self._target, self._reqq, self._limited)
 
     @property
     def room(self) -> int:
