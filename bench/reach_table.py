@@ -56,7 +56,8 @@ def report(records: Iterable[Record], worlds: Sequence[str], kinds: Sequence[str
     for world in worlds:
         pairs = found.get(world, {})
         if pairs:
-            lines += [f"## {world}" if markdown else world, "", *matrix(pairs, kinds, markdown=markdown), ""]
+            shown = [kind for kind in kinds if any(kind in pair for pair in pairs)]
+            lines += [f"## {world}" if markdown else world, "", *matrix(pairs, shown, markdown=markdown), ""]
             lines += [*totals(pairs), *against_reference(pairs, found.get(REFERENCE, {})), *failures(pairs), ""]
     return "\n".join(lines)
 
@@ -74,7 +75,7 @@ def legend() -> list[str]:
     letters = ", ".join(f"{letter} {path}" for path, letter in LETTERS.items())
     return [
         "Seconds from the start of the leech's process to 2 MiB complete.  Rows: the seed's NAT; columns: the leech's.",
-        f"{letters}; < the seed dialled; ? could not be set up.  libtorrent does not tell what it has punched.",
+        f"{letters}; < the seed dialled; ? could not be set up.  libtorrent does not tell of every punch.",
     ]
 
 
