@@ -103,7 +103,7 @@ class Node:
         self._dialer = Dialer(self._network, config, self._doors, self._encryption)
         self._acceptor = Acceptor(config, self._door_of, self._encryption, self.emit, self._room, self._expects)
         self._announcer = Announcer(
-            TrackerClient(self._network, {}), port=self._announced_port, rng=rng, emit=self.emit
+            TrackerClient(self._network, {}), port=lambda family: self._announced_port(), rng=rng, emit=self.emit
         )
         alone = isinstance(self._network, BoundNetwork) and self._network.is_loopback
         self._dht = self._make_dht(runner, public=not alone and not config.dht_bootstrap) if config.dht else None
@@ -130,6 +130,7 @@ class Node:
             listening_port=self._announced_port,
             wake_dialer=self._dialer.wake,
             shoot=self._dialer.shoot,
+            redial=self._dialer.redial,
             wall_clock=time.time,
             resume_directory=config.state_directory / "resume" if config.state_directory is not None else None,
         )
@@ -138,8 +139,8 @@ class Node:
         return DhtSource(
             rng=self._rng,
             emit=self.emit,
-            port=self._announced_port,
-            implied_port=lambda: self.config.utp and self.config.announce_port is None,
+            port=lambda family: self._announced_port(),
+            implied_port=lambda family: self.config.utp and self.config.announce_port is None,
             bootstrap=self.config.dht_bootstrap,
             default_routers=public,
             network=self._network,

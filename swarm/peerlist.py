@@ -93,6 +93,8 @@ class KnownPeer:
     """How it was last reached: to be tried first."""
     obfuscated: bool = False
     """It was last reached by message stream encryption: to be tried first."""
+    swapped: bool = False
+    """Its TCP connection was given up for one over µTP."""
     dialing: bool = False
     connections: int = 0
     last_connected: float | None = None

@@ -107,6 +107,15 @@ class Dialer:
         nursery.start_soon(self._reach, torrent, peer, self._rungs.shots_at(at, means, punching))
         return True
 
+    def redial(self, torrent: WantsPeers, peer: KnownPeer) -> bool:
+        """Dial a peer again whose TCP connection was closed for one over µTP.  False while offline."""
+        if self._online is None:
+            return False
+        nursery, means = self._online
+        self.half_open += 1
+        nursery.start_soon(self._reach, torrent, peer, self._rungs.utp_before_tcp(peer.endpoint, means))
+        return True
+
     async def _keep_dialling(self, nursery: trio.Nursery, means: Means, room: Callable[[], int]) -> None:
         while True:
             while self.half_open < min(self._config.max_half_open, room()) and (pair := self._next()) is not None:

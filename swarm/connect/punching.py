@@ -7,7 +7,7 @@ punched rungs ask it for a `Meeting`; as target it has the dialer shoot at once;
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import trio
 
@@ -71,7 +71,8 @@ class Introducer:
 
 
 class Punching:
-    """``owns`` knows our own endpoints; ``shoot`` dials a peer at once, because a ``connect`` says that it does."""
+    """``owns`` knows our own endpoints; ``shoot`` dials a peer at once, because a ``connect`` says that it does;
+    ``swap`` exchanges a TCP connection for one over µTP."""
 
     def __init__(
         self,
@@ -81,12 +82,14 @@ class Punching:
         emit: Emit,
         owns: Callable[[Endpoint], bool],
         shoot: Callable[[Endpoint, Endpoint], None],
+        swap: Callable[[PeerConnection], None],
     ) -> None:
         self._info_hash = info_hash
         self._connections = connections
         self._emit = emit
         self._owns = owns
         self._shoot = shoot
+        self._swap = swap
         self._relay = HolepunchRelay(self._introducers, owns)
         self._meetings: dict[Endpoint, Meeting] = {}
         self._expected: dict[Endpoint, float] = {}
@@ -140,6 +143,16 @@ class Punching:
             and may_meet(introducer.observed, peer.endpoint)
         ]
         return sorted(able, key=lambda each: (each.path not in UTP_PATHS, each.observed not in peer.introducers))
+
+    def swap(self, introducers: Sequence[Introducer]) -> None:
+        """Hold one of these by µTP instead of TCP: over TCP it does not see the UDP mapping that a punch needs.
+
+        Not doubled, because clients allow one connection per address.
+        """
+        for introducer in introducers:
+            if introducer.path == "tcp" and introducer.observed.address.is_global:
+                self._swap(introducer.peer)
+                return
 
     async def wait_introducers(self) -> None:
         """Block until there may be another one."""
@@ -278,7 +291,10 @@ class Meeting:
         for introducer, until in tuple(self._asked.items()):
             if until <= now:
                 self.refused(introducer, "no-answer")
-        for introducer in self._punching.suitable(self._peer):
+        suitable = self._punching.suitable(self._peer)
+        if suitable and not any(introducer.path in UTP_PATHS for introducer in suitable):
+            self._punching.swap(suitable)
+        for introducer in suitable:
             if len(self._asked) >= MAX_ASKED:
                 break
             if introducer not in self._used:

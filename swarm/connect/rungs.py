@@ -34,6 +34,9 @@ the first within HEAD_START."""
 INTRODUCED_WITHIN = 5.0
 """Seconds in which an introducer must be found and have answered.  One that comes later has the peer dialled again."""
 
+UTP_ALONE = 3.0
+"""Seconds that µTP has for itself where it is wanted for the sake of punching."""
+
 PUNCH_SYNS = (0.0, 0.2, 0.5, 1.0, 2.0)
 """Seconds at which SYNs leave, each with an id of its own: the other end's first may still be under way, and a NAT
 that lets nothing in before something went out eats those that come too early."""
@@ -66,12 +69,19 @@ class Rungs:
     def to(self, peer: KnownPeer, means: Means, punching: Punching | None) -> list[Rung]:
         """All the ways, for a dial of our own; ``punching`` is None where that is switched off or not allowed."""
         way = _Way(self._network, self._config, peer.endpoint, means)
-        rungs = way.direct()
+        rungs = sorted(way.direct(), key=lambda rung: rung.path != peer.good_path)  # what worked goes first
         if punching is not None:
             meeting = punching.meeting(peer)
             rungs[-1] = replace(rungs[-1], head_start=BEFORE_PUNCHING)
             rungs += way.punched(lambda: meeting.agree(INTRODUCED_WITHIN), punching, "initiator")
         return rungs
+
+    def utp_before_tcp(self, endpoint: Endpoint, means: Means) -> list[Rung]:
+        """TCP only if µTP came to nothing."""
+        utp_first = sorted(
+            _Way(self._network, self._config, endpoint, means).direct(), key=lambda rung: rung.path != "utp"
+        )
+        return [replace(rung, head_start=UTP_ALONE) for rung in utp_first]
 
     def shots_at(self, endpoint: Endpoint, means: Means, punching: Punching) -> list[Rung]:
         """For the target of a rendezvous: both transports at once, as the initiator does now."""

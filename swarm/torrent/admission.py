@@ -50,6 +50,9 @@ MAX_TOLD = 8
 NO_INTRODUCER = frozenset({"no-introducer", "not-connected", "no-such-peer", "no-answer"})
 """Why a punch came to nothing that another introducer may make possible."""
 
+SWAPPED = "swapped-for-utp"
+"""Why we close a connection to an introducer that we hold by TCP."""
+
 MAX_CONDEMNED = 1000
 """Senders of bad data remembered; the oldest is forgotten first, and is found out again if it goes on."""
 
@@ -199,6 +202,13 @@ class Admission:
         if peer is not None and not peer.busy and self._lent.shoot(self, peer, at):
             self.peers.dialed(peer, trio.current_time())
 
+    def swap(self, peer: PeerConnection) -> None:
+        """Exchange a TCP connection for one over µTP, once for each peer; if that fails TCP is dialled again."""
+        known = self._known.get(peer)
+        if known is not None and not known.swapped and self._lent.config.utp:
+            known.swapped = True
+            peer.close(SWAPPED)
+
     def introducers_changed(self) -> None:
         """Somebody new can introduce us: those that only lacked an introducer are tried again."""
         if self._punching is not None:
@@ -324,6 +334,10 @@ class Admission:
                 now - peer.connected_at,
             )
         )
+        if known is not None and peer.reason == SWAPPED and self._inside is not None:
+            self.peers.dialed(known, now)
+            if not self._lent.redial(self, known):
+                self.peers.disconnected(known, now)
         self._lent.wake_dialer()
 
     async def _settle_duplicates(self, old: PeerConnection, new: PeerConnection) -> None:

@@ -53,6 +53,8 @@ class Lent:
     wake_dialer: Callable[[], None]
     shoot: Callable[[WantsPeers, KnownPeer, Endpoint], bool]
     """`swarm.connect.dialer.Dialer.shoot`."""
+    redial: Callable[[WantsPeers, KnownPeer], bool]
+    """`swarm.connect.dialer.Dialer.redial`."""
     wall_clock: Callable[[], float]
     """Seconds since the epoch, by the clock that stamps files."""
     resume_directory: Path | None

@@ -122,6 +122,7 @@ class Torrent:
             emit=lent.emit,
             owns=self.admission.peers.owns,
             shoot=self.admission.shoot,
+            swap=self.admission.swap,
         )
         if lent.config.punch:
             self.admission.punching = self.punching
