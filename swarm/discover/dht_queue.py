@@ -42,6 +42,7 @@ class SearchTimes:
         self.began = -math.inf
         self._early = 0  # searches so far that were too early, since the network was there
         self._wanted = False
+        self._again = False
         self.due = -math.inf
         """Infinite while it is being searched for."""
 
@@ -52,7 +53,7 @@ class SearchTimes:
 
     def begin(self, now: float) -> None:
         self.began = now
-        self._wanted = False
+        self._wanted = self._again = False
         self.due = math.inf
 
     def end(self, now: float, *, answers: int, early: bool) -> None:
@@ -62,7 +63,7 @@ class SearchTimes:
             self._early += 1
             return
         self._early = len(REPEATS)
-        if self._wanted or not answers:
+        if self._wanted or self._again or not answers:
             self.due = max(now, self.began + SHORTEST_INTERVAL)
         else:
             self.due = now + INTERVAL * self._rng.uniform(1 - JITTER, 1 + JITTER)
@@ -73,8 +74,10 @@ class SearchTimes:
         self.hasten(now)
 
     def hasten(self, now: float) -> None:
-        """Search as soon as `SHORTEST_INTERVAL` allows."""
-        if self.due < math.inf:
+        """Search as soon as `SHORTEST_INTERVAL` allows; after the search under way, as it announces what was true."""
+        if self.due == math.inf:
+            self._again = True
+        else:
             self.due = min(self.due, max(now, self.began + SHORTEST_INTERVAL))
 
     def restart(self, now: float) -> None:

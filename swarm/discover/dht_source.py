@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -78,10 +79,10 @@ class DhtTorrentStatus:
 class DhtSource:
     """Searches for the peers of all torrents of a node, and announces it, while `run` runs.
 
-    ``port`` is what strangers reach us on, 0 where they do not; ``implied_port`` whether that is the port they see our
-    datagrams come from.  ``bootstrap`` are HOST:PORT of routers, ValueError for one that is not; ``default_routers``
-    adds the public ones, which are asked where the saved tables do not suffice.  The tables are kept in ``directory``,
-    None keeps nothing; ``runner`` reads and writes there.
+    ``port`` is what strangers reach us on by each family, 0 where they do not; ``implied_port`` whether that is the
+    port they see our datagrams come from.  ``bootstrap`` are HOST:PORT of routers, ValueError for one that is not;
+    ``default_routers`` adds the public ones, which are asked where the saved tables do not suffice.  The tables are
+    kept in ``directory``, None keeps nothing; ``runner`` reads and writes there.
     """
 
     def __init__(
@@ -89,8 +90,8 @@ class DhtSource:
         *,
         rng: random.Random,
         emit: Emit,
-        port: Callable[[], int],
-        implied_port: Callable[[], bool],
+        port: Callable[[Family], int],
+        implied_port: Callable[[Family], bool],
         bootstrap: Sequence[str],
         default_routers: bool = True,
         network: Network,
@@ -101,7 +102,10 @@ class DhtSource:
         self._emit = emit
         self._directory = directory
         self._runner = threads() if runner is None else runner
-        self._searches = {family: FamilySearches(port=port, implied_port=implied_port) for family in FAMILIES}
+        self._searches = {
+            family: FamilySearches(port=partial(port, family), implied_port=partial(implied_port, family))
+            for family in FAMILIES
+        }
         self._bootstrap = Bootstrap(
             bootstrap, public=default_routers, network=network, rng=rng, emit=emit, asking=self._look_soon
         )

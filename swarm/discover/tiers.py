@@ -51,6 +51,8 @@ class Tracker:
     """It has accepted a ``started`` and is owed a ``stopped``."""
     owes_completed: bool = False
     under_way: bool = False
+    stale: bool = False
+    """What the announce under way tells of us is not true any more."""
     tracker_id: bytes | None = None
     last_error: str = ""
     last_peers: int | None = None
@@ -113,11 +115,13 @@ class Tiers:
         tracker.owes_completed = tracker.owes_completed and event != "completed"
         tracker.not_before = now + reply.min_interval
         interval = reply.interval * (1 + self._rng.uniform(0, INTERVAL_JITTER))
-        tracker.due = now if tracker.owes_completed else now + interval
+        tracker.due = now if tracker.owes_completed or tracker.stale else now + interval
+        tracker.stale = False
 
     def failed(self, tracker: Tracker, error: str, retry_in: float | None, now: float) -> float:
         """``tracker`` did not accept an announce; the seconds to its next try, infinite for never (BEP 31)."""
         tracker.failures += 1
+        tracker.stale = False
         tracker.last_error = error
         back_off = min(FIRST_BACK_OFF * 2.0 ** min(tracker.failures - 1, 16), LONGEST_BACK_OFF)
         wait = max(back_off * self._rng.uniform(1 - BACK_OFF_JITTER, 1 + BACK_OFF_JITTER), retry_in or 0.0)
@@ -145,6 +149,13 @@ class Tiers:
                 tracker.failures = 0
                 tracker.due = now
         self.want_more(now)
+
+    def port_changed(self, now: float) -> None:
+        """Everybody who asks these trackers is sent to a port that is not ours: correct that whatever the intervals."""
+        for tracker in self:
+            tracker.stale = tracker.under_way
+            if tracker.state == "working":
+                tracker.due = now
 
 
 def _tracker(url: str) -> Tracker:

@@ -12,13 +12,13 @@ import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import trio
 
 from swarm.discover.tiers import Tiers, Tracker
-from swarm.discover.tracker_client import Route, TrackerClient, TrackerRefused
+from swarm.discover.tracker_client import Family, Route, TrackerClient, TrackerRefused
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import Emit, SourceName, TrackerAnswered, TrackerFailed
@@ -72,18 +72,19 @@ class TrackerStatus:
 class Announcer:
     """Announces all torrents of a node while `run` runs.
 
-    ``port`` is what strangers reach us on, asked at each announce; ``external_address`` is told what trackers see us
-    as (BEP 24).  Announces wait for their turn beyond `MAX_ANNOUNCES`, and per tracker `MAX_ANNOUNCES_PER_HOST`.
+    ``port`` is what strangers reach us on by each family, asked at each announce; ``external_address`` is told the
+    address of a tracker and the one it sees us at (BEP 24).  Announces wait for their turn beyond `MAX_ANNOUNCES`, and
+    per tracker `MAX_ANNOUNCES_PER_HOST`.
     """
 
     def __init__(
         self,
         client: TrackerClient,
         *,
-        port: Callable[[], int],
+        port: Callable[[Family], int],
         rng: random.Random,
         emit: Emit,
-        external_address: Callable[[str], None] = lambda host: None,
+        external_address: Callable[[str, str], None] = lambda reporter, host: None,
     ) -> None:
         self.client = client
         self.port = port
@@ -128,6 +129,12 @@ class Announcer:
         """Our addresses or routes changed: try what failed again, and tell the others where we are now."""
         for source in self._sources:
             source.tiers.network_changed(trio.current_time())
+            self.reschedule(source)
+
+    def port_changed(self) -> None:
+        """Strangers reach us on another port than we have announced."""
+        for source in self._sources:
+            source.tiers.port_changed(trio.current_time())
             self.reschedule(source)
 
     def reschedule(self, source: TrackerSource) -> None:
@@ -278,13 +285,14 @@ class TrackerSource:
         async def from_family(route: Route) -> None:
             nonlocal answers
             try:
-                reply = await client.announce(tracker.url, route, request, rotation=tracker.failures)
+                ours = self._from(route, request)
+                reply = await client.announce(tracker.url, route, ours, rotation=tracker.failures)
             except RemoteError as error:
                 errors.append(error)
                 return
             answers += 1
             scope.deadline = min(scope.deadline, trio.current_time() + SECOND_FAMILY_TIMEOUT)
-            self._answered(tracker, event, reply)
+            self._answered(tracker, event, reply, route)
 
         client = self._announcer.client
         with trio.move_on_after(ANNOUNCE_TIMEOUT) as scope:
@@ -307,7 +315,7 @@ class TrackerSource:
 
         async def from_family(route: Route) -> None:
             try:
-                await client.announce(tracker.url, route, request, rotation=tracker.failures)
+                await client.announce(tracker.url, route, self._from(route, request), rotation=tracker.failures)
             except RemoteError:
                 return
 
@@ -325,7 +333,7 @@ class TrackerSource:
         return AnnounceRequest(
             info_hash=self._info_hash,
             peer_id=self._peer_id,
-            port=self._announcer.port(),
+            port=self._announcer.port(4),  # until it is known by which family it leaves
             uploaded=self._counters.uploaded,
             downloaded=self._counters.downloaded,
             left=self._counters.left,
@@ -335,13 +343,16 @@ class TrackerSource:
             tracker_id=tracker.tracker_id,
         )
 
-    def _answered(self, tracker: Tracker, event: AnnounceEvent, reply: AnnounceReply) -> None:
+    def _from(self, route: Route, request: AnnounceRequest) -> AnnounceRequest:
+        return replace(request, port=self._announcer.port(route.family))
+
+    def _answered(self, tracker: Tracker, event: AnnounceEvent, reply: AnnounceReply, route: Route) -> None:
         self.tiers.answered(tracker, event, reply, trio.current_time())
         self._announcer.emit(
             TrackerAnswered(self._info_hash, tracker.url, len(reply.peers), reply.interval, reply.warning)
         )
         if reply.external_host is not None:
-            self._announcer.external_address(reply.external_host)
+            self._announcer.external_address(route.remotes[0].host, reply.external_host)
         if reply.peers:
             self._found(reply.peers, "tracker")
 

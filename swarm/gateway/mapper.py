@@ -111,7 +111,7 @@ class Mapper:
     @property
     def double_nat(self) -> bool | None:
         """Whether our gateway is itself behind a NAT; None while no gateway has told its outside address."""
-        verdicts = {is_behind_another_nat(host) for _, host in self._outside_hosts()} - {None}
+        verdicts = {is_behind_another_nat(host) for _, host in self.outside_hosts()} - {None}
         return None if not verdicts else False not in verdicts
 
     def advice(self) -> tuple[str, ...]:
@@ -120,10 +120,11 @@ class Mapper:
         routers = [(gateway, lan.ipv4) for lan in lans for gateway in lan.gateways_v4 if _is_translated(lan.ipv4)]
         firewalled = [host for lan in lans for host in lan.ipv6]
         return advice(
-            self._terms.port, self._terms.transports, routers, firewalled, self._outside_hosts(), self.statistics()
+            self._terms.port, self._terms.transports, routers, firewalled, self.outside_hosts(), self.statistics()
         )
 
-    def _outside_hosts(self) -> list[tuple[str, str]]:
+    def outside_hosts(self) -> list[tuple[str, str]]:
+        """(gateway, its outside IPv4 address) of those that have told it, whether they opened a port or not."""
         return [pair for session in self._sessions.values() for pair in session.outside_hosts()]
 
     def _clock(self) -> float:

@@ -1,4 +1,4 @@
-"""One family's UDP socket with everything that hangs off it: the mux, UDP trackers, µTP and the DHT.
+"""One family's UDP socket with everything that hangs off it: the mux, UDP trackers, µTP, the DHT and STUN.
 
 One port for all of it, because a NAT mapping that one protocol keeps alive is the one that strangers see (DESIGN §5).
 Wires cores to their async faces; knows no protocol itself.
@@ -18,6 +18,8 @@ from dht.state import SavedState
 from swarm.endpoint import Endpoint
 from swarm.net.mux import DatagramCore, Mux, MuxStatistics, Priority
 from swarm.net.network import DatagramSocket, Stream
+from swarm.net.stun import StunClient
+from swarm.net.stun_service import StunService
 from swarm.net.udp_tracker import UdpTracker
 from swarm.net.udp_tracker_service import UdpTrackerService
 from utp.config import UtpConfig
@@ -28,7 +30,8 @@ from utp.stream import UtpStream
 
 class UdpPort:
     """``trackers`` announces over the socket; ``utp`` dials and accepts over it, None where µTP is switched off;
-    ``dht`` is the node of this family, which whoever has it starts, None where the DHT is switched off.
+    ``dht`` is the node of this family, which whoever has it starts, None where the DHT is switched off; ``stun`` asks
+    STUN servers, None where there are none to ask.
 
     ``rng`` makes connection and transaction ids, which strangers must not guess: a `random.SystemRandom`.
     ``dht_saved`` is the table to start from; ``on_dht_fact`` is called with what the node learns of ourselves
@@ -44,6 +47,7 @@ class UdpPort:
         dht: DhtConfig | None = None,
         dht_saved: SavedState | None = None,
         on_dht_fact: Callable[[Result], None] | None = None,
+        stun: bool = False,
     ) -> None:
         self._mux = Mux(socket)
         tracker_core = UdpTracker(rng)
@@ -62,6 +66,11 @@ class UdpPort:
             node = DhtNode(dht, rng, ipv6=socket.local.is_ipv6, saved=dht_saved)
             self.dht = DhtService(node, self._mux.wake, on_fact=on_dht_fact)
             self._mux.add(cast(DatagramCore, node), priority=Priority.DHT, name="dht", on_results=self.dht.deliver)
+        self.stun: StunService | None = None
+        if stun:  # else it would be asked about every batch for nothing
+            client = StunClient(rng)
+            self.stun = StunService(client, self._mux.wake)
+            self._mux.add(client, priority=Priority.STUN, on_results=self.stun.deliver)
 
     async def run(self) -> None:
         """Serve until cancelled."""

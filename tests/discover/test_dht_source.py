@@ -147,8 +147,8 @@ class Client:
         self.source = DhtSource(
             rng=random.Random(7),
             emit=self.events.append,
-            port=lambda: self.listening,
-            implied_port=lambda: self.implied,
+            port=lambda family: self.listening,
+            implied_port=lambda family: self.implied,
             network=self.host,
             directory=directory,
             runner=run_inline,
@@ -658,8 +658,8 @@ async def test_peers_of_libtorrent_are_found_and_it_finds_us(sessions: Callable[
     source = DhtSource(
         rng=rng,
         emit=events.append,
-        port=lambda: 6000,
-        implied_port=lambda: False,
+        port=lambda family: 6000,
+        implied_port=lambda family: False,
         bootstrap=[str(endpoints[3])],
         default_routers=False,
         network=RealNetwork(),

@@ -94,6 +94,21 @@ def test_retry_in_lengthens_a_back_off_and_never_disables() -> None:
     assert schedule.due(5.0) == [first]
 
 
+def test_another_port_is_told_whatever_the_intervals_and_after_the_announce_under_way() -> None:
+    schedule = tiers([A], [B], [C])
+    working, waiting, failing = schedule
+    answer(schedule, working, 0.0)
+    schedule.failed(failing, "refused", 900.0, 0.0)
+    waiting.under_way = True
+    schedule.port_changed(1.0)
+    assert schedule.due(1.0) == [working], "a minimum interval of 60 s, but peers are sent to a wrong port"
+    answer(schedule, waiting, 2.0)
+    waiting.under_way = False
+    assert waiting in schedule.due(2.0), "it was told the old port"
+    answer(schedule, waiting, 3.0)
+    assert waiting.due > 1800.0
+
+
 def test_events_are_said_in_order_and_each_until_it_is_accepted() -> None:
     schedule = tiers([A])
     [tracker] = schedule

@@ -44,7 +44,7 @@ class World:
     nursery: trio.Nursery
     events: list[Event] = field(default_factory=list)
     found: list[Endpoint] = field(default_factory=list)
-    external: list[str] = field(default_factory=list)
+    external: list[tuple[str, str]] = field(default_factory=list)
     own_ipv6: str | None = None
     counters: Counts = field(default_factory=Counts)
 
@@ -66,10 +66,10 @@ class World:
         client = TrackerClient(self.client, services, own_ipv6=lambda: self.own_ipv6)
         return Announcer(
             client,
-            port=lambda: 6881,
+            port=lambda family: 6881,
             rng=random.Random(2),
             emit=self.events.append,
-            external_address=self.external.append,
+            external_address=lambda reporter, host: self.external.append((reporter, host)),
         )
 
     async def _udp(self, host: str) -> UdpTrackerService:
@@ -166,7 +166,8 @@ async def test_peers_of_both_families_are_found(autojump_clock: trio.testing.Moc
         w.add(announcer, [url])
         await trio.sleep(20)
         assert set(w.found) == {OTHER, OTHER6}
-        assert set(w.external) == (set() if url.startswith("udp") else {"45.0.0.9", "2a00:1::9"})
+        seen = {("45.0.0.1", "45.0.0.9"), ("2a00:1::1", "2a00:1::9")}
+        assert set(w.external) == (set() if url.startswith("udp") else seen)
 
 
 def seeder(*endpoints: Endpoint) -> Announced:
@@ -442,6 +443,26 @@ async def test_a_changed_network_tries_at_once_what_failed(autojump_clock: trio.
         assert events_at(tracker) == ["started"]
 
 
+async def test_each_family_is_told_its_own_port_and_a_new_one_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with world() as w:
+        tracker = await w.add_tracker("tracker.example", "45.0.0.1", "2a00:45::1")
+        announcer = await w.announcer()
+        ports = {4: 7000, 6: 6881}
+        announcer.port = lambda family: ports[family]
+        w.nursery.start_soon(announcer.run)
+        w.add(announcer, [URLS[0]])
+        await trio.sleep(5)
+        assert {each.is_ipv6: each.port for each in told(tracker)} == {False: 7000, True: 6881}
+        ports[4] = 7001
+        announcer.port_changed()
+        await trio.sleep(5)
+        assert [each.port for each in told(tracker) if not each.is_ipv6] == [7000, 7001]
+
+
+def told(tracker: EmbeddedTracker) -> list[Endpoint]:
+    return [each for announced in tracker.announces for each in announced.endpoints]
+
+
 async def test_many_torrents_on_a_dead_tracker_keep_nobody_waiting_and_idle_ones_cost_no_task(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -488,7 +509,7 @@ async def test_an_announce_that_waited_for_its_turn_is_dropped_when_its_torrent_
 ) -> None:
     async with world() as w:
         stuck = Stuck()
-        announcer = Announcer(stuck, port=lambda: 1, rng=random.Random(1), emit=w.events.append)  # type: ignore[arg-type]
+        announcer = Announcer(stuck, port=lambda family: 1, rng=random.Random(1), emit=w.events.append)  # type: ignore[arg-type]
         w.nursery.start_soon(announcer.run)
         sources = [
             w.add(announcer, ["http://one.example/"], info_hash=number.to_bytes(20, "big"))
@@ -505,7 +526,7 @@ async def test_an_announce_that_waited_for_its_turn_is_dropped_when_its_torrent_
 async def test_announces_under_way_are_bounded(autojump_clock: trio.testing.MockClock) -> None:
     async with world() as w:
         stuck = Stuck()
-        announcer = Announcer(stuck, port=lambda: 1, rng=random.Random(1), emit=w.events.append)  # type: ignore[arg-type]
+        announcer = Announcer(stuck, port=lambda family: 1, rng=random.Random(1), emit=w.events.append)  # type: ignore[arg-type]
         w.nursery.start_soon(announcer.run)
         sources = [
             w.add(announcer, [f"http://{number}.example/"], info_hash=number.to_bytes(20, "big"))

@@ -89,7 +89,7 @@ async def test_opentracker_takes_our_announces_and_lists_us_to_each_other(opentr
     emit, reports = trio.open_memory_channel[Event](10)
     found: list[Endpoint] = []
     port = 6881
-    announcer = Announcer(client, port=lambda: port, rng=random.Random(2), emit=emit.send_nowait)
+    announcer = Announcer(client, port=lambda family: port, rng=random.Random(2), emit=emit.send_nowait)
 
     def add(number: int, info_hash: bytes = HASH) -> TrackerSource:
         return announcer.add(
