@@ -54,7 +54,7 @@ class Config:
     max_connections: int = 400
     """Connections of the whole node."""
 
-    max_half_open: int = 24
+    max_half_open: int = 40
     """Attempts to connect under way at once, in the whole node."""
 
     dial_timeout: float = 10.0

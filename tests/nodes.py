@@ -46,13 +46,19 @@ class Sample:
 
 
 def make_sample(
-    directory: Path, size: int, piece_length: int = 64 << 10, *, seed: int = 1, trackers: Sequence[str] = ()
+    directory: Path,
+    size: int,
+    piece_length: int = 64 << 10,
+    *,
+    seed: int = 1,
+    trackers: Sequence[str] = (),
+    private: bool = False,
 ) -> Sample:
     """A file of ``size`` random bytes and its torrent."""
     directory.mkdir(parents=True, exist_ok=True)
     content = random.Random(seed).randbytes(size)
     (directory / "sample.bin").write_bytes(content)
-    torrent = create(directory / "sample.bin", piece_length=piece_length, trackers=trackers)
+    torrent = create(directory / "sample.bin", piece_length=piece_length, trackers=trackers, private=private)
     return Sample(parse_torrent_untrusted(torrent), directory, content)
 
 

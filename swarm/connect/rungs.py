@@ -31,9 +31,6 @@ BEFORE_PUNCHING = 0.1
 """Seconds that the second transport has before a rendezvous is asked for: a peer that can be dialled mostly answers
 the first within HEAD_START."""
 
-INTRODUCED_WITHIN = 5.0
-"""Seconds in which an introducer must be found and have answered.  One that comes later has the peer dialled again."""
-
 UTP_ALONE = 3.0
 """Seconds that µTP has for itself where it is wanted for the sake of punching."""
 
@@ -73,7 +70,7 @@ class Rungs:
         if punching is not None:
             meeting = punching.meeting(peer)
             rungs[-1] = replace(rungs[-1], head_start=BEFORE_PUNCHING)
-            rungs += way.punched(lambda: meeting.agree(INTRODUCED_WITHIN), punching, "initiator")
+            rungs += way.punched(lambda: meeting.agree(self._config.dial_timeout), punching, "initiator")
         return rungs
 
     def utp_before_tcp(self, endpoint: Endpoint, means: Means) -> list[Rung]:
@@ -116,7 +113,7 @@ class _Way:
 
     def punched(self, where: Callable[[], Awaitable[Endpoint]], punching: Punching, role: PunchRole) -> list[Rung]:
         """``where`` blocks until it is known where the other end shoots from, and that it does so now."""
-        endpoint, limit = self._endpoint, INTRODUCED_WITHIN + self._config.dial_timeout
+        endpoint, limit = self._endpoint, 2 * self._config.dial_timeout
 
         async def utp() -> Link:
             assert self._utp is not None

@@ -1,0 +1,69 @@
+"""Two whole nodes behind two NATs, one slow stranger who knows both, and a tracker: who reaches whom, how, how soon.
+
+The rendezvous takes part in the torrent, has nothing and is too slow to get anything: it can only introduce.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from swarm.discover.embedded_tracker import EmbeddedTracker, open_tracker
+from swarm.endpoint import Endpoint
+from swarm.events import DialFailed, PeerConnected
+from swarm.simnet.catalogue import behind
+from swarm.simnet.internet import open_internet
+from tests.nodes import PORT, make_sample, node_on, seeding
+
+SIZE = 2 << 20
+TRACKER_PORT = 6969
+LIMIT = 60.0
+"""Seconds until a pair counts as not reached."""
+
+SLOW = 1000
+"""Bytes a second of the rendezvous: within LIMIT it has not one piece to give."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What became of one pair: the path that carried the data and seconds from the leech's start, or why none did."""
+
+    path: str | None
+    seconds: float
+    reasons: tuple[str, ...] = ()
+
+
+async def reach(directory: Path, seed_kind: str, leech_kind: str, *, number: int = 1) -> Cell:
+    """One cell, in virtual time.  The seed is there before the leech."""
+    async with open_internet(seed=number) as internet:
+        tracker_host = internet.host("tracker")
+        tracker = EmbeddedTracker(random.Random(number))
+        local = Endpoint(tracker_host.ipv4, TRACKER_PORT)
+        sample = make_sample(directory / "seed", SIZE, trackers=[f"http://{local}/announce"])
+        seed_host, leech_host = behind(internet, seed_kind, "seed"), behind(internet, leech_kind, "leech")
+        middle = internet.host("middle")
+        online = {"trackers": True}
+        async with (
+            open_tracker(tracker_host, local, tracker),
+            node_on(middle, 10 * number, **online, download_rate=SLOW, mapping=False) as rendezvous,
+            node_on(seed_host, 10 * number + 1, **online) as seed,
+        ):
+            rendezvous.node.add(sample.metainfo, directory / "middle")
+            await trio.sleep(1)
+            await seeding(seed, sample)
+            await trio.sleep(10)
+            started = trio.current_time()
+            async with node_on(leech_host, 10 * number + 2, **online) as leech:
+                torrent = leech.node.add(sample.metainfo, directory / "leech")
+                with trio.move_on_after(LIMIT) as scope:
+                    await torrent.wait_complete()
+                seconds = trio.current_time() - started
+                if scope.cancelled_caught:
+                    failed = {f"{event.path}: {event.reason}" for event in leech.of(DialFailed)}
+                    return Cell(None, seconds, tuple(sorted(failed)))
+                paths = [peer.identity.path for peer in torrent.connections if peer.bytes_down > SIZE // 2]
+                assert paths, [event for event in leech.of(PeerConnected)]
+                return Cell(paths[0], seconds)
