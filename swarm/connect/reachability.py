@@ -1,0 +1,203 @@
+"""Do strangers reach us?  What `sw_reach` and uninvited arrivals prove, by transport and address family.
+
+True: somebody came in to whom nothing had been sent, by himself or because a helper had us dialled (the nonce of a
+probe arrived).  False: helpers of three networks had us dialled, by peers that do get through to others, in vain.
+None: anything less; so with one helper alone, who has nobody to do the dialling, it stays None.  A helper that dials
+us itself proves nothing, as we have sent to it.
+
+Starts no probe by itself and sends nothing.  What a peer is asked is `swarm.ext.reach`'s.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from swarm.connect.sent_to import QUIET, Novelty, SentTo
+from swarm.connect.votes import is_global, network_of
+from swarm.endpoint import Endpoint
+from swarm.ext.reach_desk import PROBE_SECONDS
+from swarm.ext.reach_message import NONCE_SIZE, TRANSPORTS, Outcome, Probe, Transport
+from swarm.stats.snapshot import Reachability
+
+FAILURES = 3
+"""Networks whose helpers must have had us dialled in vain."""
+
+VERDICT_AGE = 3600.0
+"""Seconds for which evidence counts."""
+
+RECHECK = {None: 2.0, False: 300.0, True: 900.0}
+"""Seconds between two probes, by what is known; while we are reachable, from the last proof of it."""
+
+HELPER_PAUSE = 600.0
+"""Seconds until helpers of the same network are asked again, if it came to a verdict or to nothing."""
+
+UNABLE_PAUSE = 30.0
+"""Likewise if the helper had nobody to dial."""
+
+MAX_PENDING = 16
+"""Probes under way; the oldest is forgotten."""
+
+IN_VAIN: frozenset[Outcome] = frozenset({"timed-out", "refused"})
+
+
+class ReachabilityProbe:
+    """What is known of our being reachable; one for a node.
+
+    ``sent_to`` is the node's memory; ``is_own`` knows our own addresses, inside and outside: neighbours behind our own
+    NAT prove nothing.  ``rng`` makes nonces, which must not be guessed: a `random.SystemRandom`.
+
+    An earlier run may have sent from the same port to whom this one knows nothing of, so that in the first ten minutes
+    after ``now`` mere arrivals do not count, only nonces, whose dialler is picked by chance.
+    """
+
+    def __init__(self, sent_to: SentTo, rng: random.Random, now: float, *, is_own: Callable[[str], bool]) -> None:
+        self._sent_to = sent_to
+        self._rng = rng
+        self._is_own = is_own
+        self._started = now
+        self._facts = {(transport, ipv6): _Facts() for transport in TRANSPORTS for ipv6 in (False, True)}
+        self._pending: dict[bytes, _Pending] = {}  # by nonce, the oldest first
+
+    def came_in(self, transport: Transport, remote: Endpoint, now: float) -> Novelty | None:
+        """Something came in, of which nothing has been answered yet: what about it was uninvited, if it counts.
+
+        To be asked of every run of datagrams (all of UDP is "utp") and of every accepted TCP connection, first of all:
+        an answer hides who spoke first.
+        """
+        novelty = self._sent_to.heard(remote, transport, now)
+        if novelty is None or now - self._started < QUIET or not self._is_outside(remote.host):
+            return None
+        if novelty == "host":
+            self._prove(transport, remote, now)
+        return novelty
+
+    def probe(self, helper: Endpoint, transport: Transport, endpoint: Endpoint, now: float) -> Probe | None:
+        """What to ask of the peer that we see at ``helper``, about ``endpoint`` of ours; None if nothing is due.
+
+        ``endpoint`` is at the address at which that peer sees us, else it refuses.  ValueError for another family.
+        """
+        if helper.is_ipv6 is not endpoint.is_ipv6:
+            raise ValueError(f"{helper} cannot have {endpoint} dialled")
+        facts = self._facts[transport, helper.is_ipv6]
+        network = network_of(helper.host)
+        if now < facts.next_probe(now) or now < facts.asked.get(network, now) or not self._is_outside(helper.host):
+            return None
+        facts.probed = now
+        facts.ask_again(network, now + HELPER_PAUSE)
+        nonce = self._rng.randbytes(NONCE_SIZE)
+        self._pending[nonce] = _Pending(helper, transport, now)
+        if len(self._pending) > MAX_PENDING:
+            del self._pending[next(iter(self._pending))]
+        return Probe(transport, endpoint, nonce)
+
+    def dialled_back(self, nonce: bytes, remote: Endpoint, transport: Transport, now: float) -> bool:
+        """A connection presents a nonce: whether that proves anything.  A nonce is good once."""
+        pending = self._pending.get(nonce)
+        if pending is None:
+            return False
+        del self._pending[nonce]
+        if pending.since + PROBE_SECONDS <= now:
+            return False
+        asked = (pending.transport, pending.helper.is_ipv6) == (transport, remote.is_ipv6)
+        stranger = remote.host != pending.helper.host and self._sent_to.uninvited(remote.host, transport, now)
+        if not asked or not stranger or not self._is_outside(remote.host):
+            return False
+        self._prove(transport, remote, now)
+        return True
+
+    def answered(self, helper: Endpoint, nonce: bytes, outcome: Outcome, now: float) -> None:
+        """A helper says what became of a probe: an `swarm.ext.reach_desk.Asker`.  Nobody may have asked it."""
+        pending = self._pending.get(nonce)
+        if pending is None or pending.helper != helper or outcome == "connected":
+            return
+        del self._pending[nonce]
+        facts, network = self._facts[pending.transport, helper.is_ipv6], network_of(helper.host)
+        if outcome not in IN_VAIN:
+            facts.ask_again(network, now + UNABLE_PAUSE)
+        elif pending.since + PROBE_SECONDS > now:
+            facts.fail(network, now)
+
+    def network_changed(self, now: float) -> None:
+        """Another network, another lease: nothing that was proved holds."""
+        self._pending.clear()
+        self._facts = {key: _Facts() for key in self._facts}
+
+    def verdict(self, transport: Transport, now: float, *, ipv6: bool) -> bool | None:
+        """Whether strangers reach us; None if that is not known."""
+        return self._facts[transport, ipv6].verdict(now)
+
+    def report(self, now: float) -> Reachability:
+        """All four verdicts."""
+        return Reachability(
+            tcp4=self.verdict("tcp", now, ipv6=False),
+            utp4=self.verdict("utp", now, ipv6=False),
+            tcp6=self.verdict("tcp", now, ipv6=True),
+            utp6=self.verdict("utp", now, ipv6=True),
+        )
+
+    def evidence(self, now: float) -> tuple[str, ...]:
+        """A sentence for each verdict there is."""
+        return tuple(self._sentences(now))
+
+    def _sentences(self, now: float) -> Iterator[str]:
+        for (transport, ipv6), facts in self._facts.items():
+            way = f"{'TCP' if transport == 'tcp' else 'UDP'} over {'IPv6' if ipv6 else 'IPv4'}"
+            verdict = facts.verdict(now)
+            if verdict:
+                yield f"{way} reaches us: {facts.prover}, to which we had sent nothing, came in."
+            elif verdict is not None:
+                count = len(facts.recent_failures(now))
+                yield f"{way} does not reach us: {count} peers each had us dialled by a stranger, in vain."
+
+    def _prove(self, transport: Transport, by: Endpoint, now: float) -> None:
+        facts = self._facts[transport, by.is_ipv6]
+        facts.proved, facts.prover = now, by
+        facts.failures.clear()
+
+    def _is_outside(self, host: str) -> bool:
+        return is_global(host) and not self._is_own(host)
+
+
+class _Pending(NamedTuple):
+    """A probe under way."""
+
+    helper: Endpoint
+    transport: Transport
+    since: float
+
+
+@dataclass(slots=True)
+class _Facts:
+    """Of one transport and family."""
+
+    proved: float = float("-inf")
+    prover: Endpoint | None = None
+    failures: dict[str, float] = field(default_factory=dict)
+    """By the helper's network, since the last proof."""
+    probed: float = float("-inf")
+    asked: dict[str, float] = field(default_factory=dict)
+    """By the helper's network: when it may be asked again."""
+
+    def verdict(self, now: float) -> bool | None:
+        if len(self.recent_failures(now)) >= FAILURES:
+            return False
+        return True if now - self.proved < VERDICT_AGE else None
+
+    def fail(self, network: str, now: float) -> None:
+        self.failures = {each: self.failures[each] for each in self.recent_failures(now)}
+        self.failures[network] = now
+
+    def recent_failures(self, now: float) -> list[str]:
+        return [network for network, time in self.failures.items() if now - time < VERDICT_AGE]
+
+    def next_probe(self, now: float) -> float:
+        verdict = self.verdict(now)
+        return max(self.probed, self.proved if verdict else self.probed) + RECHECK[verdict]
+
+    def ask_again(self, network: str, when: float) -> None:
+        """Networks whose time has come are forgotten: at one probe in two seconds, 300 are kept at most."""
+        self.asked = {each: time for each, time in self.asked.items() if time > self.probed}
+        self.asked[network] = when

@@ -1,0 +1,186 @@
+"""The messages of ``sw_reach`` (no BEP; ours): bencoded dictionaries in BEP 10 messages.
+
+All have ``v``, the version, 1, and ``t``, the type.  Unknown keys, and messages of an unknown version or type, are
+ignored.  Endpoints are compact (6 bytes, IPv6 18), ``net`` is ``tcp`` or ``utp``, the nonce ``n`` has 12 bytes.
+
+    seen     {"v": 1, "t": "seen", "net", "ep"}            you reach me by this transport, and I see you at ``ep``
+    probe    {"v": 1, "t": "probe", "net", "ep", "n"}      asker to helper: can I be reached at ``ep``?
+    forward  {"v": 1, "t": "forward", "net", "ep", "n"}    helper to dialler: dial ``ep`` and present the nonce
+    result   {"v": 1, "t": "result", "n", "r"}             dialler to helper, and helper to asker: what became of it
+
+``r`` is a slug of OUTCOMES; another one is read as "failed".
+
+The dial-back is a BitTorrent handshake for the torrent of the connection that asked, by the transport asked for, from
+the dialler's listening port, with the peer id ``-SWRCH1-`` and the nonce behind it: 20 bytes.  Whoever listens there
+answers it as any other, or not; the dialler closes the stream once it has the 68 bytes of the answer.  So an acceptor
+has to recognise nothing before a whole handshake is there (message stream encryption works as ever), and if the port
+is somebody else's, a BitTorrent client sees a peer that hangs up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from dht.bencode import BencodeError, Encodable, Value, decode_untrusted, encode
+from dht.compact import CompactError, decode_peer_untrusted, encode_peer
+from swarm.endpoint import Endpoint
+from swarm.errors import RemoteProtocolError
+
+VERSION = 1
+NONCE_SIZE = 12
+PEER_ID_PREFIX = b"-SWRCH1-"
+
+MAX_PAYLOAD = 512
+"""Bytes of a message; ours have 40 to 90, the rest is for keys to come."""
+
+Transport = Literal["tcp", "utp"]
+
+Outcome = Literal[
+    "connected", "timed-out", "refused", "failed", "unable", "acquainted", "busy", "no-dialler", "not-yours"
+]
+"""What became of a probe.
+
+By the dialler: "connected"; "timed-out" and "refused" after dialling; "failed" otherwise.  "unable": it has not got
+through to anybody by that transport yet, so that its failure would mean nothing; "acquainted": it knows the asker's
+address already; "busy": too many probes.  By the helper: "no-dialler", "not-yours": the endpoint is not at the address
+from which the asker comes; "busy".
+"""
+
+TRANSPORTS: tuple[Transport, ...] = get_args(Transport)
+OUTCOMES: frozenset[str] = frozenset(get_args(Outcome))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The sender sees the receiver at ``endpoint``, over a connection by ``transport``."""
+
+    transport: Transport
+    endpoint: Endpoint
+
+    def encode(self) -> bytes:
+        return _encode("seen", net=self.transport.encode(), ep=encode_peer(self.endpoint))
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Asker to helper: have ``endpoint`` dialled."""
+
+    transport: Transport
+    endpoint: Endpoint
+    nonce: bytes
+
+    def encode(self) -> bytes:
+        return _encode("probe", net=self.transport.encode(), ep=encode_peer(self.endpoint), n=self.nonce)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Helper to dialler: dial ``endpoint``."""
+
+    transport: Transport
+    endpoint: Endpoint
+    nonce: bytes
+
+    def encode(self) -> bytes:
+        return _encode("forward", net=self.transport.encode(), ep=encode_peer(self.endpoint), n=self.nonce)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """Dialler to helper, helper to asker: what became of the probe."""
+
+    nonce: bytes
+    outcome: Outcome
+
+    def encode(self) -> bytes:
+        return _encode("result", n=self.nonce, r=self.outcome.encode())
+
+
+ReachMessage = Seen | Probe | Forward | ProbeResult
+
+
+def parse_reach_message_untrusted(payload: bytes | bytearray | memoryview) -> ReachMessage | None:
+    """The message; None if its version or type is not known.
+
+    RemoteProtocolError("bad-reach-message") for anything but a bencoded dictionary of at most MAX_PAYLOAD bytes with an
+    integer ``v``, and for a known type without its keys.  Endpoints are not judged; an IPv4-mapped IPv6 address comes
+    out as IPv4.
+    """
+    if len(payload) > MAX_PAYLOAD:
+        raise _bad(f"{len(payload)} bytes")
+    try:
+        said = decode_untrusted(payload, strict_order=False, max_depth=4, max_containers=16)
+    except BencodeError as error:
+        raise _bad(str(error)) from None
+    if not isinstance(said, dict):
+        raise _bad("no dictionary")
+    version, kind = said.get(b"v"), said.get(b"t")
+    if not isinstance(version, int) or not isinstance(kind, bytes):
+        raise _bad("no version or no type")
+    if version != VERSION:
+        return None
+    match kind:
+        case b"seen":
+            return Seen(_transport(said), _endpoint(said))
+        case b"probe":
+            return Probe(_transport(said), _endpoint(said), _nonce(said))
+        case b"forward":
+            return Forward(_transport(said), _endpoint(said), _nonce(said))
+        case b"result":
+            return ProbeResult(_nonce(said), _outcome(said))
+    return None
+
+
+def dial_back_peer_id(nonce: bytes) -> bytes:
+    """The peer id with which a dialler presents the nonce.  ValueError for one that is not of NONCE_SIZE bytes."""
+    if len(nonce) != NONCE_SIZE:
+        raise ValueError(f"a nonce has {NONCE_SIZE} bytes, not {len(nonce)}")
+    return PEER_ID_PREFIX + nonce
+
+
+def nonce_of(peer_id: bytes) -> bytes | None:
+    """The nonce that a handshake presents; None if it is that of a peer."""
+    return peer_id[len(PEER_ID_PREFIX) :] if peer_id.startswith(PEER_ID_PREFIX) else None
+
+
+def _encode(kind: str, **keys: bytes) -> bytes:
+    said: dict[bytes, Encodable] = {key.encode(): value for key, value in keys.items()}
+    return encode({b"v": VERSION, b"t": kind.encode(), **said})
+
+
+def _transport(said: dict[bytes, Value]) -> Transport:
+    value = said.get(b"net")
+    for transport in TRANSPORTS:
+        if value == transport.encode():
+            return transport
+    raise _bad(f"net is {value!r:.40}")
+
+
+def _endpoint(said: dict[bytes, Value]) -> Endpoint:
+    value = said.get(b"ep")
+    if not isinstance(value, bytes):
+        raise _bad(f"ep is {value!r:.40}")
+    try:
+        return Endpoint(*decode_peer_untrusted(value))
+    except CompactError as error:
+        raise _bad(str(error)) from None
+
+
+def _nonce(said: dict[bytes, Value]) -> bytes:
+    value = said.get(b"n")
+    if not isinstance(value, bytes) or len(value) != NONCE_SIZE:
+        raise _bad(f"n is {value!r:.40}")
+    return value
+
+
+def _outcome(said: dict[bytes, Value]) -> Outcome:
+    value = said.get(b"r")
+    if not isinstance(value, bytes):
+        raise _bad(f"r is {value!r:.40}")
+    text = value.decode("ascii", "replace")
+    return cast(Outcome, text) if text in OUTCOMES else "failed"
+
+
+def _bad(detail: str) -> RemoteProtocolError:
+    return RemoteProtocolError("bad-reach-message", detail)
