@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from swarm.connect.acceptor import Acceptor
 from swarm.connect.dialer import Dialer
 from swarm.connect.encrypted import Encryption
 from swarm.connect.rungs import Means
+from swarm.connect.standing import Standing
 from swarm.discover.dht_source import DhtSource
 from swarm.discover.lsd import LocalDiscovery
 from swarm.discover.tracker_client import Family, TrackerClient
@@ -32,12 +34,11 @@ from swarm.discover.trackers import Announcer
 from swarm.endpoint import Endpoint
 from swarm.errors import StorageError, SwarmError
 from swarm.eventbus import EventBus
-from swarm.events import Event, NetworkLost, NetworkRestored, PortBound, Warned
+from swarm.events import Event, NetworkLost, NetworkRestored, PeerConnected, PortBound, Warned
 from swarm.net.bound import BoundNetwork
 from swarm.net.listen import OpenPorts, following_ports, open_ports
 from swarm.net.mux import MuxStatistics
 from swarm.net.network import DatagramSocket, Network
-from swarm.net.ownaddress import global_address
 from swarm.net.real import RealNetwork
 from swarm.net.udp_port import UdpPort, UtpPort
 from swarm.ratelimit import TokenBucket
@@ -92,7 +93,6 @@ class Node:
         self.stats = Stats()
         self._wanted_port: int | None = None
         self._udp: dict[Family, UdpPort] = {}  # while online
-        self._own_addresses: dict[bool, str | None] = {}  # by whether it is IPv6
         self._checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
         self._bus = EventBus(trio.current_time)
         self._network = network if config.bind is None else BoundNetwork(network, config.bind)
@@ -103,9 +103,21 @@ class Node:
         self._dialer = Dialer(self._network, config, self._doors, self._encryption)
         self._acceptor = Acceptor(config, self._door_of, self._encryption, self.emit, self._room, self._expects)
         self._announcer = Announcer(
-            TrackerClient(self._network, {}), port=lambda family: self._announced_port(), rng=rng, emit=self.emit
+            TrackerClient(self._network, {}), port=self._announced_port, rng=rng, emit=self.emit
         )
         alone = isinstance(self._network, BoundNetwork) and self._network.is_loopback
+        self.standing = Standing(
+            config,
+            self._network,
+            rng=rng,
+            emit=self.emit,
+            asks_gateways=not alone,
+            miniupnpc=isinstance(self._network, RealNetwork),
+            learnt=self._tell_where_we_are,
+            moved=self._moved,
+        )
+        self._announcer.external_address = partial(self.standing.address_seen, source="tracker")
+        self._told: object = None  # what peers were told last of where we are
         self._dht = self._make_dht(runner, public=not alone and not config.dht_bootstrap) if config.dht else None
         self._local: LocalDiscovery | None = None
         if config.lsd and not alone:
@@ -125,9 +137,11 @@ class Node:
             announcer=self._announcer,
             dht=self._dht,
             local=self._local,
-            dht_port=lambda: self.port if self._dht is not None else None,
-            own_address=self._own_addresses.get,
-            listening_port=self._announced_port,
+            dht_port=lambda remote: self.standing.port_for(remote) if self._dht is not None else None,
+            own_address=self.standing.own_address,
+            address_seen=lambda peer, host: self.standing.address_seen(peer.host, host, source="bep10"),
+            listening_port=lambda: self.port or 0,
+            port_for=self.standing.port_for,
             wake_dialer=self._dialer.wake,
             shoot=self._dialer.shoot,
             redial=self._dialer.redial,
@@ -139,8 +153,8 @@ class Node:
         return DhtSource(
             rng=self._rng,
             emit=self.emit,
-            port=lambda family: self._announced_port(),
-            implied_port=lambda family: self.config.utp and self.config.announce_port is None,
+            port=self._announced_port,
+            implied_port=lambda family: self.standing.implied_port(ipv6=family == 6),
             bootstrap=self.config.dht_bootstrap,
             default_routers=public,
             network=self._network,
@@ -178,6 +192,7 @@ class Node:
             upload_rate=upload_rate,
         )
         self.torrents[source.info_hash] = torrent
+        self._introduce_us(torrent)
         self._obfuscated[hash_of_torrent(source.info_hash)] = source.info_hash
         self._work.start_soon(self._open, torrent)
         if isinstance(source, Magnet):
@@ -221,6 +236,8 @@ class Node:
     def emit(self, event: Event) -> None:
         """State a fact: it is counted, then told to whoever listens."""
         self.stats.apply(trio.current_time(), event)
+        if isinstance(event, PeerConnected) and event.direction == "in":
+            self.standing.peer_came_in(event.endpoint)
         self._bus.emit(event)
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -251,6 +268,7 @@ class Node:
 
     async def close(self) -> None:
         """Leave every swarm and save, within GOODBYE seconds but for the disk.  Raises nothing: failures are events."""
+        self.standing.stop()  # gateways close our port meanwhile
         with trio.move_on_after(GOODBYE):
             async with trio.open_nursery() as nursery:
                 for torrent in self.torrents.values():
@@ -312,7 +330,7 @@ class Node:
         """Dial, accept and announce; returns when the bind is gone."""
         self.port = ports.port
         self.ports = ports
-        self._look_at_addresses()
+        self.standing.online(ports.port)
         self._tell_ports(ports)
         try:
             async with trio.open_nursery() as nursery:
@@ -330,22 +348,37 @@ class Node:
         finally:
             self.port = self.ports = None
             self._udp = {}
+            self.standing.offline()
             ports.close()
 
     async def _watch_addresses(self) -> None:
         while True:
             await self._network.wait_address_change()
-            before = dict(self._own_addresses)
-            self._look_at_addresses()
-            for torrent in tuple(self.torrents.values()) if self._own_addresses != before else ():
-                torrent.addresses_changed()
-            self._announcer.network_changed()
-            if self._dht is not None:
-                self._dht.network_changed()
+            self.standing.network_changed()
+            self._moved(False)
 
-    def _look_at_addresses(self) -> None:
-        for ipv6 in (False, True):
-            self._own_addresses[ipv6] = global_address(self._network, ipv6=ipv6)
+    def _moved(self, port_changed: bool) -> None:
+        """Where we said that we are, we may not be any more."""
+        if port_changed:
+            self._announcer.port_changed()
+        self._announcer.network_changed()
+        if self._dht is not None:
+            self._dht.network_changed()
+
+    def _tell_where_we_are(self) -> None:
+        standing = self.standing
+        told = [(standing.own_address(ipv6), standing.port_to_announce(ipv6=ipv6)) for ipv6 in (False, True)]
+        for torrent in tuple(self.torrents.values()):
+            self._introduce_us(torrent)
+            if told != self._told:
+                torrent.addresses_changed()
+        self._told = told
+
+    def _introduce_us(self, torrent: Torrent) -> None:
+        """Sources name us, too: we are no peer of ours, and BEP 40 goes by where peers see us."""
+        for ours in self.standing.own_endpoints():
+            torrent.admission.peers.exclude(ours)
+            torrent.admission.peers.set_our_address(ours)
 
     def _start_udp(self, ports: OpenPorts, nursery: trio.Nursery) -> dict[int, UtpPort]:
         """Run what hangs off the UDP sockets; what there is to dial with over µTP."""
@@ -366,6 +399,9 @@ class Node:
             )
         if self._local is not None:
             nursery.start_soon(self._local.run)
+        nursery.start_soon(
+            self.standing.run, {family: port.stun for family, port in opened.items() if port.stun is not None}
+        )
         return {family: port.utp for family, port in opened.items() if port.utp is not None}
 
     def _udp_port(self, family: Family, socket: DatagramSocket) -> UdpPort:
@@ -376,6 +412,8 @@ class Node:
             utp=UtpConfig() if self.config.utp else None,
             dht=DhtConfig() if dht is not None else None,
             dht_saved=dht.saved(family) if dht is not None else None,
+            on_dht_fact=self.standing.dht_fact,
+            stun=bool(self.config.stun),
         )
 
     def _tell_ports(self, ports: OpenPorts) -> None:
@@ -422,8 +460,8 @@ class Node:
         """How many more connections the node takes."""
         return self.config.max_connections - sum(len(torrent.connections) for torrent in self.torrents.values())
 
-    def _announced_port(self) -> int:
-        return self.config.announce_port or self.port or 0
+    def _announced_port(self, family: Family) -> int:
+        return self.standing.port_to_announce(ipv6=family == 6)
 
 
 @asynccontextmanager

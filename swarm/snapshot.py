@@ -41,6 +41,8 @@ def snapshot_of(node: Node) -> Snapshot:
         peer_id=node.peer_id,
         uptime=now - node.opened_at,
         listen=() if node.ports is None else tuple(_listening(node.ports)),
+        nat={4: node.standing.report(4), 6: node.standing.report(6)},
+        leases=node.standing.leases(),
         dht=node.dht_statistics(),
         sockets={} if node.ports is None else _sockets(node.ports, node.socket_statistics()),
         peers=tuple(_live(torrent, peer) for torrent in torrents for peer in torrent.connections),

@@ -101,7 +101,7 @@ class Recorded:
 @asynccontextmanager
 async def node_on(network: Network, number: int, **config: Any) -> AsyncIterator[Recorded]:
     """A node on ``network`` in virtual time, its dice seeded with ``number``."""
-    config = {"port": PORT, "trackers": False, "dht": False, "lsd": False, **config}
+    config = {"port": PORT, "trackers": False, "dht": False, "lsd": False, "mapping": False, **config}
     rng = random.Random(number)
     node_opened = open_node(Config(**config), network=network, rng=rng, runner=run_inline)
     async with node_opened as node, node.events(1_000_000) as channel:

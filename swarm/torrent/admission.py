@@ -305,7 +305,7 @@ class Admission:
         self._lent.emit(
             PeerConnected(self._info_hash, identity.endpoint, identity.path, identity.direction, peer.client, seconds)
         )
-        peer.start(self._equip(peer), self._lent.dht_port() if self.public else None)
+        peer.start(self._equip(peer), self._lent.dht_port(identity.endpoint) if self.public else None)
         try:
             await peer.run()
         finally:

@@ -45,9 +45,13 @@ class Lent:
     """None where it is switched off, as the next."""
     local: LocalDiscovery | None
     listening_port: Callable[[], int]
-    """What strangers reach us on, 0 while offline."""
-    dht_port: Callable[[], int | None]
-    """Where our DHT node is, for PORT messages (BEP 5); None while there is none."""
+    """Our own port, 0 while offline."""
+    port_for: Callable[[Endpoint], int]
+    """The port on which a peer that is there reaches us, through a gateway perhaps; 0 while offline."""
+    dht_port: Callable[[Endpoint], int | None]
+    """The same of our DHT node, for PORT messages (BEP 5); None while there is none."""
+    address_seen: Callable[[Endpoint, str], None]
+    """To be told at which address of ours a peer sees us (BEP 10, ``yourip``)."""
     own_address: Callable[[bool], str | None]
     """An address of ours that anybody on the internet can send to, IPv6 if True; None while we know none."""
     wake_dialer: Callable[[], None]

@@ -421,16 +421,19 @@ class Torrent:
             event.set()
 
     def addresses_changed(self) -> None:
-        """Tell connected peers where else we are now (BEP 10)."""
+        """Tell connected peers where we are now (BEP 10)."""
         for peer in self._connections:
             ipv4, ipv6 = self._other_addresses(peer)
-            peer.tell(ExtendedHandshake(m=peer.extensions.m, ipv4=ipv4, ipv6=ipv6))
+            port = self._lent.port_for(peer.identity.endpoint) or None
+            peer.tell(ExtendedHandshake(m=peer.extensions.m, p=port, ipv4=ipv4, ipv6=ipv6))
 
     def condemned(self, culprit: Culprit) -> None:
         self.admission.condemned(culprit)
 
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
         self.admission.told_addresses(peer, theirs)
+        if theirs.yourip is not None and peer.identity.path not in ("relayed", "turn"):
+            self._lent.address_seen(peer.identity.endpoint, theirs.yourip)
         self.metadata.joined(peer)
         if peer.extensions.speaks(Holepunch.NAME):
             self.admission.introducers_changed()
@@ -451,7 +454,7 @@ class Torrent:
         return ExtendedHandshake(
             m=peer.extensions.m,
             v=self._config.client_name,
-            p=lent.listening_port() or None,
+            p=lent.port_for(endpoint) or None,
             reqq=MAX_QUEUED,
             yourip=endpoint.host.partition("%")[0],
             ipv4=ipv4,

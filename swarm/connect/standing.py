@@ -1,0 +1,345 @@
+"""Where a node stands: which ports gateways have opened for it, how its NATs behave, and what to tell others of itself.
+
+Runs the gateway mapper and STUN while the node is online, hands every report about ourselves to the NAT probe of its
+address family, and draws the conclusions that others need: the port to announce, our outside address, advice.
+Detects nothing itself (`swarm.connect.natprobe`, `swarm.net.nat_discovery`), opens nothing itself (`swarm.gateway`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Literal, NamedTuple
+
+import trio
+
+from dht.results import AddressObserved, Result
+from swarm.config import Config
+from swarm.connect.natprobe import NatProbe
+from swarm.connect.report import NatReport
+from swarm.connect.votes import Source
+from swarm.endpoint import Endpoint, split_host_port
+from swarm.events import Emit, Event, PortMapped, PortMappingLost, Warned
+from swarm.gateway.mapper import Mapper
+from swarm.gateway.method import Transport
+from swarm.gateway.report import LeaseReport, is_behind_another_nat
+from swarm.net.nat_discovery import Binds, discover_nat
+from swarm.net.network import Network
+from swarm.net.ownaddress import global_address
+
+Family = Literal[4, 6]
+FAMILIES: tuple[Family, Family] = (4, 6)
+
+LOST_PATIENCE = 30.0
+"""Seconds for which a port that the gateway has lost is announced on: mostly it is open again at once."""
+
+ADVICE_AFTER = 10.0
+"""Seconds online without an open port or a peer that came in, after which the user is told what can be done."""
+
+
+class Whereabouts(NamedTuple):
+    """Where strangers find us by one address family.  ``host`` is None while it is not known."""
+
+    host: str | None
+    port: int
+
+
+class Standing:
+    """Where one node stands.  Families are 4 and 6.
+
+    ``asks_gateways`` is False where there are none: on loopback.  ``miniupnpc`` permits that library (`Mapper`).
+    ``learnt`` is called when an outside address or port becomes known or another; ``moved`` when what others were told
+    before is not true any more, with whether the *port* has changed: nobody sees that for himself.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        network: Network,
+        *,
+        rng: random.Random,
+        emit: Emit,
+        asks_gateways: bool,
+        miniupnpc: bool,
+        learnt: Callable[[], None],
+        moved: Callable[[bool], None],
+    ) -> None:
+        self._config = config
+        self._network = network
+        self._rng = rng
+        self._emit = emit
+        self._asks_gateways = asks_gateways and config.mapping and (config.tcp or config.utp or config.dht)
+        self._miniupnpc = miniupnpc
+        self._learnt = learnt
+        self._moved = moved
+        self._probes = {4: NatProbe(ipv6=False), 6: NatProbe(ipv6=True)}
+        self._mapper: Mapper | None = None
+        self._scope = trio.CancelScope()
+        self._port = 0  # our own, 0 while offline
+        self._addresses: dict[Family, frozenset[str]] = dict.fromkeys(FAMILIES, frozenset())
+        self._global: dict[Family, str | None] = dict.fromkeys(FAMILIES)  # of our interfaces
+        self._mapped: dict[Family, int] = {}  # outside ports, also those that were lost a moment ago
+        self._where = dict.fromkeys(FAMILIES, Whereabouts(None, 0))
+        self._lost = trio.Event()
+        self._changed = trio.Event()
+        self._met = False
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    def online(self, port: int) -> None:
+        """We listen on ``port`` from now on.  Call it before anything is told to anybody."""
+        self._port = port
+        self._mapped = {}
+        self._look_at_addresses()
+        self._where = {family: Whereabouts(self._host(family), self._outside_port(family)) for family in FAMILIES}
+        self._learnt()
+
+    def offline(self) -> None:
+        """We listen no more."""
+        self._port = 0
+        self._mapper = None
+
+    async def run(self, stun: Mapping[Family, Binds]) -> None:
+        """Have our port opened and ask STUN servers, until cancelled or `stop`; then close what was opened.
+
+        ``stun`` asks from our UDP sockets.  Closing takes a second at most (`swarm.gateway.mapper.RELEASE_LIMIT`).
+        """
+        with trio.CancelScope() as self._scope:
+            async with trio.open_nursery() as nursery:
+                if self._asks_gateways:
+                    self._mapper = self._make_mapper()
+                    nursery.start_soon(self._mapper.run)
+                    nursery.start_soon(self._forget_lost)
+                    nursery.start_soon(self._advise)
+                if self._config.stun:
+                    nursery.start_soon(self._ask_stun, stun)
+
+    def stop(self) -> None:
+        """End `run`.  What is announced stays as it was, so that goodbyes name the port that was announced."""
+        self._scope.cancel()
+
+    def network_changed(self) -> None:
+        """Addresses or routes have changed."""
+        self._look_at_addresses()
+        self._changed.set()
+        self._look()
+
+    # -- what is told -----------------------------------------------------------------------------------------------
+
+    def dht_fact(self, result: Result) -> None:
+        """Something that our DHT node of one family learnt about ourselves."""
+        if isinstance(result, AddressObserved):
+            external = Endpoint(*result.observed)
+            probe = self._probe_for(external)
+            probe.observed(Endpoint(*result.reporter), external, trio.current_time(), source="dht")
+            self._heed(probe)
+
+    def address_seen(self, reporter_host: str, external_host: str, source: Source) -> None:
+        """Somebody at ``reporter_host`` says at which address he sees us."""
+        probe = self._probe_for(Endpoint(reporter_host, 0))
+        probe.address_seen(reporter_host, external_host, trio.current_time(), source=source)
+        self._heed(probe)
+
+    def peer_came_in(self, remote: Endpoint) -> None:
+        """A peer has connected to us."""
+        self._met = self._met or remote.address.is_global
+
+    # -- what is known ----------------------------------------------------------------------------------------------
+
+    def port_to_announce(self, *, ipv6: bool) -> int:
+        """What strangers reach us on by this family, as far as can be known; 0 while offline.
+
+        That is ``--announce-port``, else what a gateway has opened, else our own.
+        """
+        return self._where[_family(ipv6)].port if self._port else 0
+
+    def port_for(self, remote: Endpoint) -> int:
+        """What a peer that is at ``remote`` reaches us on: a neighbour on our own port; 0 while offline."""
+        return self.port_to_announce(ipv6=remote.is_ipv6) if remote.address.is_global else self._port
+
+    def implied_port(self, *, ipv6: bool) -> bool:
+        """Whether strangers had better use the port that our datagrams come from (BEP 5) than `port_to_announce`."""
+        return self._config.utp and self._config.announce_port is None and _family(ipv6) not in self._mapped
+
+    def external_host(self, *, ipv6: bool) -> str | None:
+        """The address at which strangers see us; None while it is not known."""
+        return self._where[_family(ipv6)].host
+
+    def own_endpoints(self) -> list[Endpoint]:
+        """Where we are by each family whose outside address is known."""
+        return [Endpoint(host, port) for host, port in self._where.values() if host is not None and port]
+
+    def own_address(self, ipv6: bool) -> str | None:
+        """An address of ours that anybody can send to, on the port that peers of the *other* family are told.
+
+        None while we know none, as behind a NAT in which nothing was opened.
+        """
+        family = _family(ipv6)
+        host, port = self._where[family]
+        reachable = self._global[family] is not None or family in self._mapped
+        return host if reachable and port == self.port_to_announce(ipv6=not ipv6) else None
+
+    def report(self, family: Family) -> NatReport:
+        """What is known of the NATs before us."""
+        probe = self._probes[family]
+        if family == 4:
+            probe.gateway_says(self._gateway_outside(), trio.current_time())
+        return probe.report(trio.current_time())
+
+    def leases(self) -> tuple[LeaseReport, ...] | None:
+        """What gateways have opened or refused; None where none is asked."""
+        return None if self._mapper is None else self._mapper.statistics()
+
+    def advice(self) -> list[str]:
+        """Sentences that tell the user how to become reachable; none where nothing is known to be closed."""
+        if self._mapper is None or self._config.announce_port is not None:
+            return []
+        return list(self._mapper.advice())
+
+    # -- the mapper -------------------------------------------------------------------------------------------------
+
+    def _make_mapper(self) -> Mapper:
+        transports: list[Transport] = ["udp"] if self._config.utp or self._config.dht else []
+        if self._config.tcp:
+            transports.append("tcp")
+        return Mapper(
+            self._network,
+            self._port,
+            transports=transports,
+            wanted_port=self._config.announce_port,
+            emit=self._note,
+            rng=self._rng,
+            miniupnpc=self._miniupnpc,
+        )
+
+    def _note(self, event: Event) -> None:
+        self._emit(event)
+        if isinstance(event, PortMapped):
+            self._look()
+        elif isinstance(event, PortMappingLost):
+            if event.reason == "network-changed":  # it was another network's
+                self._mapped = {}
+                self._look()
+            else:
+                self._lost.set()
+
+    async def _forget_lost(self) -> None:
+        while True:
+            await self._lost.wait()
+            await trio.sleep(LOST_PATIENCE)
+            self._lost = trio.Event()
+            self._mapped = {}
+            self._look()
+
+    async def _advise(self) -> None:
+        await trio.sleep(ADVICE_AFTER)
+        if not (self._met or self._mapped or self._global[4]) and (sentences := self.advice()):
+            self._emit(Warned(" ".join(sentences)))
+
+    def _gateway_outside(self) -> str | None:
+        """The outside address of our gateway by its own word: of several a public one."""
+        hosts = [host for _, host in self._mapper.outside_hosts()] if self._mapper is not None else []
+        return min(hosts, key=lambda host: is_behind_another_nat(host) is not False, default=None)
+
+    # -- STUN -------------------------------------------------------------------------------------------------------
+
+    async def _ask_stun(self, stun: Mapping[Family, Binds]) -> None:
+        """At the start, and whenever the network changes."""
+        while True:
+            self._changed = trio.Event()
+            servers = await self._stun_servers()
+            async with trio.open_nursery() as nursery:
+                for family, service in stun.items():
+                    if of_family := [server for server in servers if server.is_ipv6 is (family == 6)]:
+                        nursery.start_soon(self._discover, family, service, of_family)
+            await self._changed.wait()
+
+    async def _stun_servers(self) -> list[Endpoint]:
+        servers: list[Endpoint] = []
+        for text in self._config.stun:
+            try:
+                servers += await self._network.resolve(*split_host_port(text))
+            except OSError as error:
+                self._emit(Warned(f"cannot find the address of the STUN server {text}: {error.strerror}"))
+        return servers
+
+    async def _discover(self, family: Family, stun: Binds, servers: list[Endpoint]) -> None:
+        """Ask one server after the other until one answers."""
+        probe, own = self._probes[family], [Endpoint(host, self._port) for host in self._addresses[family]]
+        for server in servers:
+            second = next((other for other in servers if other.host != server.host), None)
+            observations = await discover_nat(stun, server, second=second, own=own)
+            if observations.evidence:
+                probe.stun_says(observations, trio.current_time())
+                self._heed(probe)
+                return
+        self._emit(Warned(f"no STUN server answers: {', '.join(map(str, servers))}"))
+
+    # -- conclusions ------------------------------------------------------------------------------------------------
+
+    def _probe_for(self, endpoint: Endpoint) -> NatProbe:
+        return self._probes[_family(endpoint.is_ipv6)]
+
+    def _look_at_addresses(self) -> None:
+        """What our interfaces have.  What was known of a family's NATs holds as long as its addresses do."""
+        now = trio.current_time()
+        hosts = {
+            ip_address(address.host.partition("%")[0])
+            for interface in self._network.interfaces()
+            if interface.up
+            for address in interface.addresses
+        }
+        for family in FAMILIES:
+            addresses = frozenset(str(host) for host in hosts if host.version == family)
+            if addresses != self._addresses[family] and self._addresses[family]:
+                self._probes[family].network_changed(now)
+            self._addresses[family] = addresses
+            self._global[family] = global_address(self._network, ipv6=family == 6)
+            self._probes[family].bound(self._port, sorted(addresses), now)
+
+    def _heed(self, probe: NatProbe) -> None:
+        if probe.take_results():
+            self._look()
+
+    def _look(self) -> None:
+        """See where strangers find us now; say so if that has changed."""
+        if not self._port:
+            return
+        if self._mapper is not None:
+            self._mapped |= self._open_ports(self._mapper)
+        before = self._where
+        self._where = {family: Whereabouts(self._host(family), self._outside_port(family)) for family in FAMILIES}
+        if self._where == before:
+            return
+        self._learnt()
+        pairs = [(before[family], self._where[family]) for family in FAMILIES]
+        port_moved = any(old.port != new.port for old, new in pairs)
+        if port_moved or any(old.host != new.host and None not in (old.host, new.host) for old, new in pairs):
+            self._moved(port_moved)
+
+    def _open_ports(self, mapper: Mapper) -> dict[Family, int]:
+        """The outside ports that are open, one for each family: UDP's, where µTP is on."""
+        order: tuple[Transport, ...] = ("udp", "tcp") if self._config.utp else ("tcp", "udp")
+        found: dict[Family, int] = {}
+        for family in FAMILIES:
+            ports = [mapper.external_port(transport, family) for transport in order]
+            for port in ports:
+                if port is not None:
+                    found.setdefault(family, port)
+        return found
+
+    def _outside_port(self, family: Family) -> int:
+        return self._config.announce_port or self._mapped.get(family) or self._port
+
+    def _host(self, family: Family) -> str | None:
+        """Our own address if it is a public one, else where others see us, else what the gateway says."""
+        host = self._global[family] or self._probes[family].external_host(trio.current_time())
+        if host is None and family == 4:
+            outside = self._gateway_outside()
+            host = outside if outside is not None and is_behind_another_nat(outside) is False else None
+        return host
+
+
+def _family(ipv6: bool) -> Family:
+    return 6 if ipv6 else 4
