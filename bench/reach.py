@@ -22,7 +22,7 @@ from pathlib import Path
 
 from bench.reach_results import Cell, Record, add_record, read_records
 from bench.reach_table import report
-from tests.netlab.grid import KINDS, LIMIT, Unready, World, measure
+from tests.netlab.grid import KINDS, LIMIT, SAME, Unready, World, measure
 
 WORLDS = "ours-ours,ours-lt,lt-ours,lt-lt"
 
@@ -37,7 +37,7 @@ def main() -> None:
             records.append(record)
             add_record(options.results, record)
             print(record, flush=True)
-    print(report(records, options.worlds, options.kinds, markdown=options.markdown))
+    print(report(records, options.worlds, (*options.kinds, SAME), markdown=options.markdown))
 
 
 def parse_options() -> argparse.Namespace:
@@ -46,7 +46,7 @@ def parse_options() -> argparse.Namespace:
         "--worlds", type=worlds_of, default=worlds_of(WORLDS), metavar="W,...", help=f"default: {WORLDS}"
     )
     parser.add_argument("--kinds", type=kinds_of, default=KINDS, metavar="K,...", help=f"all of {', '.join(KINDS)}")
-    parser.add_argument("--pairs", type=pairs_of, metavar="S:L,...", help="only these, instead of all of --kinds")
+    parser.add_argument("--pairs", type=pairs_of, metavar="S:L,...", help=f"only these; L may be {SAME}: on one LAN")
     parser.add_argument("--runs", type=int, default=1, help="times each cell is measured")
     parser.add_argument("--jobs", type=int, default=4, help="cells at once; not in their first seconds")
     parser.add_argument("--limit", type=float, default=LIMIT, metavar="S", help="seconds until a cell has failed")
@@ -71,10 +71,12 @@ def kinds_of(text: str) -> tuple[str, ...]:
 
 
 def pairs_of(text: str) -> tuple[tuple[str, str], ...]:
-    pairs = [tuple(pair.split(":")) for pair in text.split(",")]
-    for pair in pairs:
-        kinds_of(",".join(pair))
-    return tuple((seed, leech) for seed, leech in pairs)
+    pairs = []
+    for pair in text.split(","):
+        seed, leech = pair.split(":")
+        kinds_of(seed if leech == SAME else f"{seed},{leech}")
+        pairs.append((seed, leech))
+    return tuple(pairs)
 
 
 def wanted(options: argparse.Namespace) -> Iterator[Cell]:

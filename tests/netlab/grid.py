@@ -41,6 +41,9 @@ KINDS = (
     "cgnsym",
 )  # fmt: skip
 
+SAME = "same"
+"""For a leech on the LAN of its seed."""
+
 SIZE = 2 << 20  # bytes that the leech fetches
 PIECE_LENGTH = 512 << 10
 
@@ -139,7 +142,7 @@ class Unready(Exception):
 
 
 class Pair:
-    """A seed and a leech behind NATs, a tracker and a rendezvous, in a laboratory of IPv4 alone.
+    """A seed and a leech behind NATs (or one: SAME), a tracker and a rendezvous, in a laboratory of IPv4 alone.
 
     The machines are there at once, with their gateways; then come `start_others`, `settle` and `start_leech`.  What the
     nodes tell is copied into the laboratory's directory.
@@ -152,7 +155,8 @@ class Pair:
         self.nodes: dict[str, Teller] = {}
         """By name: rendezvous, seed, leech."""
         self.tracker, self.rendezvous = lab.public("tracker"), lab.public("rendezvous")
-        self.seed, self.leech = lab.behind(seed_kind, "seed"), lab.behind(leech_kind, "leech")
+        self.seed = lab.behind(seed_kind, "seed")
+        self.leech = lab.sibling("leech", self.seed) if leech_kind == SAME else lab.behind(leech_kind, "leech")
         for machine in (self.seed, self.leech):
             if machine.kind in GATEWAYS:
                 wait_for_gateway(machine)
