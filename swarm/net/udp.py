@@ -10,6 +10,7 @@ marks the runs that may go in pieces.  Does not dispatch, retry or wait: see `sw
 from __future__ import annotations
 
 import errno
+import mmap
 import socket
 import struct
 import sys
@@ -95,7 +96,7 @@ class UdpSocket:
         self._max_segments = gso.MAX_SEGMENTS if self._segments else 1
         self._max_payload = gso.MAX_PAYLOAD_V6 if self._v6 else gso.MAX_PAYLOAD_V4
         self._space = _ANCILLARY_SPACE if self._gro or self._any_address else 0
-        self._buffer = memoryview(bytearray(RECEIVE_BUFFER))
+        self._buffer = memoryview(mmap.mmap(-1, RECEIVE_BUFFER))  # takes memory as it is used: most sockets hear little
         self._paths: dict[tuple[SockAddr, bytes], Path] = {}
         self._sockaddrs: dict[Endpoint, SockAddr] = {}
         self._messages: dict[tuple[int, str | None, int | None], list[Ancillary]] = {}
