@@ -29,6 +29,9 @@ MAX_PER_INTRODUCER = 200
 MAX_INTRODUCERS = 8
 """Remembered for each peer, the latest: any of them may serve as its rendezvous (BEP 55)."""
 
+HUNG_UP = frozenset({"handshake-closed", "handshake-reset"})
+"""How peers answer a handshake that they do not want, now or ever."""
+
 SAYS_LITTLE = ("timed-out", "no-introducer")
 """Reasons that another path's explains better, the more telling first."""
 
@@ -38,8 +41,10 @@ MAX_RECENT = 16
 
 FIRST_BACKOFF = 30.0
 FIRST_BACKOFF_MANUAL = 2.0
+FIRST_BACKOFF_CROSSED = 3.5
 MAX_BACKOFF = 3600.0
-"""Seconds after the first failure, doubled with each; shorter for peers that the user named."""
+"""Seconds after the first failure, doubled with each; shorter for peers that the user named, and for those that hung up
+on our handshake: libtorrent does while it dials us itself at an address where it cannot reach us, for 3 s."""
 
 RECONNECT_AFTER = 30.0
 """Seconds until a peer that was connected is dialled again."""
@@ -262,7 +267,9 @@ class PeerList:
             return
         peer.dialing = False
         peer.failures += 1
-        first = FIRST_BACKOFF_MANUAL if "manual" in peer.sources else FIRST_BACKOFF
+        first = FIRST_BACKOFF_CROSSED if reason in HUNG_UP else FIRST_BACKOFF
+        if "manual" in peer.sources:
+            first = FIRST_BACKOFF_MANUAL
         backoff = min(first * 2 ** min(peer.failures - 1, 20), MAX_BACKOFF)
         self._schedule(peer, now + backoff * self._rng.uniform(0.9, 1.1))
 

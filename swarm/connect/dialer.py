@@ -21,18 +21,14 @@ from swarm.connect.shake import shake_as_initiator
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.net.network import Network
-from swarm.peerlist import KnownPeer
+from swarm.peerlist import HUNG_UP, KnownPeer
 from swarm.wire.handshake import Handshake
 
 IDLE_LOOK = 1.0
 """Seconds between looks at the torrents when nothing woke the dialer: back-offs run out silently."""
 
-
 MAX_SHOTS = 16
 """Peers that are being dialled because an introducer said so, beside those of our own choice."""
-
-HUNG_UP = frozenset({"handshake-closed", "handshake-reset"})
-"""How peers answer a handshake that their encryption policy forbids."""
 
 ANOTHER_TRY = 10.0
 """Seconds into an attempt after which a peer that hangs up is not dialled again in it.  Policies refuse at once; one

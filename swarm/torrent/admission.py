@@ -27,7 +27,7 @@ from swarm.events import (
 from swarm.ext.pex import PexPeer
 from swarm.identity import Culprit, Identity
 from swarm.peer import PeerConnection, TorrentSide
-from swarm.peerlist import KnownPeer, PeerList
+from swarm.peerlist import HUNG_UP, KnownPeer, PeerList
 from swarm.torrent.claims import Claims
 from swarm.torrent.connections import Connections
 from swarm.torrent.duplicates import Spares, follows_our_rule, made_by_one_end, newcomer_replaces
@@ -240,7 +240,7 @@ class Admission:
 
     def dial_failed(self, peer: KnownPeer, failures: Sequence[Failure]) -> None:
         now = trio.current_time()
-        for failure in failures:
+        for failure in sorted(failures, key=lambda each: each.reason not in HUNG_UP):  # it decides when to try again
             self.peers.failed(peer, failure.path, failure.reason, now)
 
     async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:

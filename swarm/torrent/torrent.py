@@ -24,6 +24,7 @@ from swarm.events import StorageFailed, TorrentAdded, TorrentChecked, TorrentCom
 from swarm.ext.holepunch import Holepunch
 from swarm.identity import Culprit
 from swarm.peer import PeerConnection
+from swarm.peerlist import HUNG_UP
 from swarm.ratelimit import TokenBucket
 from swarm.torrent.admission import Admission
 from swarm.torrent.beginning import Beginning
@@ -50,9 +51,6 @@ KEPT_PEERS = 200
 """Peers written into the resume file."""
 
 TorrentState = Literal["metadata", "queued", "checking", "downloading", "seeding", "stopped", "failed"]
-
-HUNG_UP = {"handshake-closed", "handshake-reset"}
-"""How peers answer a handshake that their encryption policy forbids."""
 
 UNKNOWN_LEFT = 1
 """Bytes that trackers are told are missing while nobody knows how many: not 0, which would make us a seed."""
