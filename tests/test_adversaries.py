@@ -390,10 +390,21 @@ async def test_a_handshake_for_another_torrent_is_refused(autojump_clock: MockCl
         await scene.honest_seed_helps()
 
 
-async def test_a_node_that_is_told_to_dial_itself_notices_and_never_tries_again(
+async def test_a_node_that_is_told_of_itself_knows_its_own_endpoints(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with leeching(tmp_path) as scene:
+        scene.torrent.admission.found([scene.at], "tracker")
+        await trio.sleep(60)
+        assert scene.torrent.statistics().known_peers == 0
+        assert scene.torrent.admission.peers.refused["own"] == 1
+        assert not scene.node.of(ConnectionRefused) and not scene.node.of(PeerConnected)
+
+
+async def test_a_node_that_reaches_itself_by_an_address_it_does_not_know_notices_and_never_tries_again(
     autojump_clock: MockClock, tmp_path: Path
 ) -> None:
     async with leeching(tmp_path) as scene:
+        peers = scene.torrent.admission.peers
+        peers._own.clear()  # as behind a hairpin that nobody has told of
         scene.torrent.admission.found([scene.at], "tracker")
         await trio.sleep(600)
         refused = [(time, event) for time, event in scene.node.events if isinstance(event, ConnectionRefused)]
