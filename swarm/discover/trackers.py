@@ -299,6 +299,7 @@ class TrackerSource:
             try:
                 routes = await client.routes(tracker.url)
                 request = client.with_other_family(self._request(tracker, event), routes)
+                tracker.stale = False
             except RemoteError as error:
                 return error
             async with trio.open_nursery() as nursery:
