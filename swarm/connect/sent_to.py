@@ -49,12 +49,10 @@ class SentTo:
     def heard(self, remote: Endpoint, transport: Transport, now: float) -> Novelty | None:
         """Something came in, of which nothing has been answered yet: what about it is new, None if it was invited.
 
-        Costs 0.2 µs where something was sent to that very endpoint, as for nearly every datagram.
+        Costs 0.3 µs where something was sent to that very endpoint, as for nearly every datagram.
         """
-        if now - self._endpoints[hash(remote) % BUCKETS] < QUIET:
-            return None
-        if self.quiet_for(remote.host, now) < QUIET:
-            return "port"
+        if self.quiet_for(remote.host, now) < QUIET:  # asked first: no endpoint of a quiet host was sent to
+            return None if now - self._endpoints[hash(remote) % BUCKETS] < QUIET else "port"
         self._uninvited.pop((transport, remote.host), None)
         self._uninvited[transport, remote.host] = now
         if len(self._uninvited) > MAX_UNINVITED:
