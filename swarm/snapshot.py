@@ -13,6 +13,7 @@ import trio
 
 from dht.results import NodeStatistics
 from swarm import __version__
+from swarm.bitfield import Bitfield
 from swarm.discover.dht_source import DhtStatistics
 from swarm.endpoint import Endpoint
 from swarm.events import SourceName
@@ -21,6 +22,7 @@ from swarm.net.mux import MuxStatistics
 from swarm.net.network import DatagramSocket, TellsBuffers
 from swarm.peer import PeerConnection
 from swarm.stats.snapshot import Family, Listening, LivePeer, SharedTorrent, Snapshot, UdpSocket
+from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.torrent import Torrent
 
 if TYPE_CHECKING:
@@ -111,10 +113,15 @@ def _sources(torrent: Torrent, peer: PeerConnection) -> frozenset[SourceName]:
 
 def _shared(torrent: Torrent) -> SharedTorrent:
     statistics = torrent.statistics()
+    done, total = statistics.done, statistics.total
+    if not total and torrent.have is not None:  # nothing is wanted, as of a seed: then everything counts
+        done, total = _verified_bytes(torrent.metainfo, torrent.have), torrent.metainfo.total_size
     return SharedTorrent(
-        info_hash=torrent.info_hash,
-        name=torrent.name,
-        done=statistics.done,
-        total=statistics.total,
-        peers=len(torrent.connections),
+        info_hash=torrent.info_hash, name=torrent.name, done=done, total=total, peers=len(torrent.connections)
     )
+
+
+def _verified_bytes(metainfo: Metainfo, have: Bitfield) -> int:
+    last = metainfo.piece_count - 1
+    missing_of_last = metainfo.piece_length - metainfo.piece_size(last) if last in have else 0
+    return have.count * metainfo.piece_length - missing_of_last

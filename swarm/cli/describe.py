@@ -1,8 +1,9 @@
-"""Events in words, for ``-v``.  Whatever strangers chose (client names, reasons, URLs) is escaped."""
+"""Events in words, for ``-v``.  Whatever strangers and gateways chose (client names, reasons, URLs) is escaped."""
 
 from __future__ import annotations
 
 from swarm.cli.units import counted, format_bytes, format_duration, printable
+from swarm.connect.report import Behaviour
 from swarm.events import (
     ConnectionClosed,
     ConnectionRefused,
@@ -16,6 +17,14 @@ from swarm.events import (
     PieceFailed,
     PieceVerified,
     PortBound,
+    PortMapped,
+    PortMappingFailed,
+    PortMappingLost,
+    PunchAsked,
+    PunchConnected,
+    PunchFailed,
+    RendezvousRefused,
+    RendezvousRelayed,
     StorageFailed,
     TorrentAdded,
     TorrentChecked,
@@ -74,6 +83,10 @@ def _describe_contact(event: Event) -> str | None:
         case ConnectionClosed():
             down, up = format_bytes(event.bytes_down), format_bytes(event.bytes_up)
             return f"lost {event.endpoint} ({event.reason}): ↓ {down}, ↑ {up} in {format_duration(event.seconds)}"
+        case PunchAsked() | PunchConnected() | PunchFailed() | RendezvousRelayed() | RendezvousRefused():
+            return _describe_punch(event)
+        case PortMapped() | PortMappingFailed() | PortMappingLost():
+            return _describe_mapping(event)
         case TrackerAnswered():
             warning = f"; it warns: {event.warning}" if event.warning else ""
             return f"tracker {event.url}: {counted(event.peers, 'peer')}{warning}"
@@ -81,3 +94,45 @@ def _describe_contact(event: Event) -> str | None:
             return f"tracker {event.url}: {event.reason}; again in {format_duration(event.retry_in)}"
         case _:
             return str(event)
+
+
+def _describe_punch(
+    event: PunchAsked | PunchConnected | PunchFailed | RendezvousRelayed | RendezvousRefused,
+) -> str:
+    match event:
+        case PunchAsked(role="initiator"):
+            return f"asked {event.introducer} to introduce us to {event.endpoint}"
+        case PunchAsked():
+            return f"{event.introducer} wants us to meet {event.endpoint}"
+        case PunchConnected():
+            return f"punched {event.path} to {event.endpoint} in {format_duration(event.seconds)}{_between(event)}"
+        case PunchFailed():
+            after = format_duration(event.seconds)
+            return f"no punch to {event.endpoint}: {event.reason} after {after}{_between(event)}"
+        case RendezvousRelayed():
+            return f"introduced {event.initiator} to {event.target}"
+        case RendezvousRefused():
+            return f"did not introduce {event.initiator}: {event.error}"
+
+
+def _between(event: PunchConnected | PunchFailed) -> str:
+    """How the two NATs map, once either is known."""
+    if event.ours == event.theirs == "unknown":
+        return ""
+    return f" (our NAT maps {_mapping(event.ours)}, theirs {_mapping(event.theirs)})"
+
+
+def _mapping(behaviour: Behaviour) -> str:
+    return {"none": "nothing", "unknown": "in a way not known"}.get(behaviour, behaviour)
+
+
+def _describe_mapping(event: PortMapped | PortMappingFailed | PortMappingLost) -> str:
+    where = f"{event.transport} {event.internal}"
+    match event:
+        case PortMapped():
+            return f"{where} is open as {event.external}: {event.method} at {event.gateway}"
+        case PortMappingFailed():
+            detail = f" ({event.detail})" if event.detail else ""
+            return f"{where} was not opened by {event.method} at {event.gateway}: {event.reason}{detail}"
+        case PortMappingLost():
+            return f"{where} is not open any more: {event.method} at {event.gateway}, {event.reason}"

@@ -7,6 +7,7 @@ whoever prints a text of it escapes what a terminal would obey.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -25,13 +26,49 @@ MAX_DOCUMENT = 8 << 20
 MAX_VALUE = 1 << 63
 """No count, size or time of ours is beyond it."""
 
+STANDARD_STREAMS = {"-": 1, "/dev/stdout": 1, "/dev/fd/1": 1, "/dev/stderr": 2, "/dev/fd/2": 2}
+"""Names of what is open already, by file descriptor."""
 
-def write_document(path: Path, document: Mapping[str, Any]) -> None:
-    """Put ``document`` into the file ``path`` at once, so that nobody ever reads half of one.
 
+def write_document(file: str | os.PathLike[str], document: Mapping[str, Any]) -> None:
+    """Put ``document`` into ``file`` at once, so that nobody ever reads half of one.
+
+    Where a symbolic link leads, the file behind it is replaced.  What is no plain file (a pipe, a terminal) is written
+    to, and so are our own standard streams by any of their names.
     StorageError when the file system refuses; what was there before is kept then.
     """
-    write_atomically(path, as_text(document).encode() + b"\n")
+    data = as_text(document).encode() + b"\n"
+    name = os.fspath(file)
+    if (number := STANDARD_STREAMS.get(name)) is not None:
+        _write_to_stream(number, name, data)
+    elif os.path.exists(name) and not os.path.isfile(name):
+        _write_in_place(name, data)
+    else:
+        write_atomically(Path(os.path.realpath(name)), data)
+
+
+def _write_to_stream(number: int, name: str, data: bytes) -> None:
+    """Behind what was printed before; opened anew by its name, a file would be written over from its beginning."""
+    stream = sys.stdout if number == 1 else sys.stderr
+    try:
+        stream.flush()
+        stream.buffer.write(data)
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(f"cannot write {name}: {error.strerror}") from error
+
+
+def _write_in_place(name: str, data: bytes) -> None:
+    try:
+        # A named pipe that nobody reads would keep us forever.
+        with open(os.open(name, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)), "wb", buffering=0) as opened:
+            os.set_blocking(opened.fileno(), True)
+            while data:
+                data = data[opened.write(data) :]
+    except OSError as error:
+        raise StorageError(f"cannot write {name}: {error.strerror}") from error
 
 
 def as_text(document: Mapping[str, Any]) -> str:

@@ -32,10 +32,11 @@ async def _download(options: Namespace, settings: Settings, report: Report) -> i
     sources = await load_sources(options.sources, config.bind)
     selected = [_select(source, options.select) for source in sources]
     peers = await resolve_peers(options.peers)
-    async with open_session(config, report, options.clock, timeout=settings.timeout) as session:
+    async with open_session(config, report, options.clock, options.account, timeout=settings.timeout) as session:
         for source, select in zip(sources, selected, strict=True):
             session.add(source, settings.output, select=select, peers=peers)
         failures = await _complete_all(session, save_torrents=options.save_torrent)
+        options.account.summarise()
         await _share_on(session, options)
     if failures:
         raise failures[0]

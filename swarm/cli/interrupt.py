@@ -1,4 +1,4 @@
-"""INT, TERM and HUP: the first cancels what runs, so that it saves and leaves; a second leaves at once.
+"""INT, TERM and HUP: the first cancels what runs, so that it saves and leaves; a second leaves at once.  USR1 asks.
 
 The handler is a plain one, not trio's: it works while trio is busy, and a second signal must work whatever hangs.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -16,26 +17,40 @@ import trio
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]  # no SIGHUP on Windows
+QUESTIONS = [
+    getattr(signal, name) for name in ("SIGUSR1", "SIGINFO") if hasattr(signal, name)
+]  # SIGINFO is Ctrl-T on a BSD or a Mac
+
+
+def nothing() -> None:
+    """What happens by default."""
 
 
 def run_interruptible(
-    function: Callable[..., Awaitable[int]], *arguments: object, restore: Callable[[], object] = lambda: None
+    function: Callable[..., Awaitable[int]],
+    *arguments: object,
+    restore: Callable[[], object] = nothing,
+    leaving: Callable[[], object] = nothing,
+    asked: Callable[[], object] = nothing,
 ) -> int:
     """`trio.run` for a command: what ``function`` returns, or 128 + N when signal N made it leave.
 
     ``restore`` puts the terminal in order before a second signal ends the process on the spot; it must not block.
+    ``leaving`` is called in trio before a first one cancels anything, ``asked`` for each of QUESTIONS; they must not
+    block either, nor raise.
     Signals that are ignored (``nohup``, a shell's background jobs) stay so.
     """
-    interrupt = _Interrupt(restore)
+    interrupt = _Interrupt(restore, leaving, asked)
     before: dict[int, Any] = {}
     try:
-        for number in SIGNALS:
-            if signal.getsignal(number) != signal.SIG_IGN:
-                before[number] = signal.signal(number, interrupt.received)
+        for numbers, handler in ((SIGNALS, interrupt.received), (QUESTIONS, interrupt.questioned)):
+            for number in numbers:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    before[number] = signal.signal(number, handler)
         return trio.run(_supervised, interrupt, function, arguments)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 async def _supervised(
@@ -50,11 +65,15 @@ async def _supervised(
 
 
 class _Interrupt:
-    def __init__(self, restore: Callable[[], object]) -> None:
+    def __init__(
+        self, restore: Callable[[], object], leaving: Callable[[], object], asked: Callable[[], object]
+    ) -> None:
         self.scope = trio.CancelScope()
         self.token: trio.lowlevel.TrioToken | None = None
         self.number = 0
         self._restore = restore
+        self._leaving = leaving
+        self._asked = asked
 
     def received(self, number: int, frame: FrameType | None) -> None:
         if self.number:
@@ -62,4 +81,14 @@ class _Interrupt:
             os._exit(128 + number)
         self.number = number
         if self.token is not None:
-            self.token.run_sync_soon(self.scope.cancel)
+            self.token.run_sync_soon(self._leave)
+
+    def _leave(self) -> None:
+        self._leaving()
+        self.scope.cancel()
+
+    def questioned(self, number: int, frame: FrameType | None) -> None:
+        """Before trio runs there is nothing to tell."""
+        if self.token is not None:
+            with suppress(trio.RunFinishedError):  # all is over: nor is there afterwards
+                self.token.run_sync_soon(self._asked)

@@ -8,6 +8,7 @@ Beyond the shared interface: ``checked`` when the data on disk was looked at, an
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -103,6 +104,16 @@ class JsonLines:
 
     def sharing(self, seconds: float, torrent: Torrent, port: int | None) -> None:
         """Said by ``checked`` already."""
+
+    def connectivity(self, seconds: float, sentence: str) -> None:
+        """For people; programs read ``--stats``."""
+
+    def tables(self, lines: Sequence[str], *, asked: bool) -> None:
+        if asked:
+            print(*lines, sep="\n", file=sys.stderr, flush=True)
+
+    def complaint(self, seconds: float, message: str) -> None:
+        self.warning(seconds, message)
 
     def clear(self) -> None:
         """Nothing to take away."""

@@ -127,13 +127,18 @@ def _network(parser: Parser) -> None:
             )
         if setting.network:
             _add_setting(group, setting)
-    group.add_argument("--stats", metavar="FILE", help=argparse.SUPPRESS)
 
 
 def _output_of_a_run(parser: Parser) -> None:
     group = parser.add_argument_group("what is shown")
     parser.flag(group, "--json", help="write events to standard output, one JSON object a line")
     parser.flag(group, "-q", "--quiet", help="show errors only")
+    group.add_argument(
+        "--stats",
+        metavar="FILE",
+        help="write how peers were reached into FILE (- is stdout) at the end and on SIGUSR1, for 'swarm stats FILE'; "
+        "without this option SIGUSR1 shows it",
+    )
 
 
 def _download(parser: Parser) -> None:

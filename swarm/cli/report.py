@@ -57,6 +57,15 @@ class Report(Protocol):
     def sharing(self, seconds: float, torrent: Torrent, port: int | None) -> None:
         """Everything is verified, and ``seed`` goes on."""
 
+    def connectivity(self, seconds: float, sentence: str) -> None:
+        """How peers were reached, at the end of a download."""
+
+    def tables(self, lines: Sequence[str], *, asked: bool) -> None:
+        """The statistics for people, on standard error; not ``asked`` for, they are what a run ends with."""
+
+    def complaint(self, seconds: float, message: str) -> None:
+        """Something that was asked for has failed, and the run goes on."""
+
     def clear(self) -> None:
         """Take away what is not meant to stay; called last, and in signal handlers."""
 
@@ -119,6 +128,16 @@ class TextReport:
     def sharing(self, seconds: float, torrent: Torrent, port: int | None) -> None:
         name, pieces = printable(torrent.name), counted(torrent.metainfo.piece_count, "piece")
         self._screen.line(f"{name}: {pieces} verified, sharing" + (f" on port {port}" if port is not None else ""))
+
+    def connectivity(self, seconds: float, sentence: str) -> None:
+        self._screen.line(printable(sentence))
+
+    def tables(self, lines: Sequence[str], *, asked: bool) -> None:
+        if asked or self._verbose:
+            self._screen.line("\n".join(("", *lines, "")), always=asked)
+
+    def complaint(self, seconds: float, message: str) -> None:
+        self._screen.line(f"swarm: {printable(message)}", always=True)
 
     def clear(self) -> None:
         self._screen.clear()

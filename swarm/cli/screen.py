@@ -26,9 +26,9 @@ class Screen:
         """Columns that a status may have: one is left free, or some terminals begin a new line."""
         return max(10, shutil.get_terminal_size().columns - 1)
 
-    def line(self, text: str) -> None:
-        """One line of printable text for good, above the status."""
-        if not self.quiet:
+    def line(self, text: str, *, always: bool = False) -> None:
+        """One line of printable text for good, above the status; ``always`` means also when quiet."""
+        if always or not self.quiet:
             self._write(f"{CLEAR if self._status else ''}{text}\n{self._status}")
 
     def status(self, text: str) -> None:

@@ -29,7 +29,9 @@ async def _seed(options: Namespace, settings: Settings, report: Report) -> int:
     for metainfo in metainfos:
         require_files(metainfo, settings.output)
     peers = await resolve_peers(options.peers)
-    async with open_session(config, report, options.clock, timeout=settings.timeout, seeding=True) as session:
+    async with open_session(
+        config, report, options.clock, options.account, timeout=settings.timeout, seeding=True
+    ) as session:
         # Nothing is selected, so that nothing is fetched and no file is made where data turns out to be missing.
         torrents = [session.add(metainfo, settings.output, select=(), peers=peers) for metainfo in metainfos]
         for torrent in torrents:

@@ -13,6 +13,7 @@ from pathlib import Path
 import trio
 
 from swarm.api import EVENTS_WAITING, Bookmark
+from swarm.cli.account import Account
 from swarm.cli.interrupt import run_interruptible
 from swarm.cli.jsonlines import JsonLines
 from swarm.cli.load import load_within
@@ -23,7 +24,7 @@ from swarm.cli.settings import Settings, settle, state_directory
 from swarm.cli.watch import StallWatch
 from swarm.config import Config
 from swarm.endpoint import Endpoint, split_host_port
-from swarm.errors import NoProgressError, SwarmError, UsageError
+from swarm.errors import NoProgressError, SwarmError
 from swarm.events import ConnectionClosed, Event
 from swarm.net.real import RealNetwork
 from swarm.node import Node, open_node
@@ -42,17 +43,19 @@ Main = Callable[[Namespace, Settings, Report], Awaitable[int]]
 def run_session(main: Main, options: Namespace) -> int:
     """Run ``main`` in trio with a report of the kind the options ask for; the exit code."""
     settings = settle(vars(options))
-    if options.stats is not None:
-        raise UsageError("writing statistics is not in this version, and --stats asks for it")
     report: Report
     if options.json:
         report = JsonLines()
     else:
         report = TextReport(Screen(quiet=options.quiet), verbose=options.verbose)
+    account = options.account = Account(options.stats, report, options.clock)
     try:
-        code = run_interruptible(main, options, settings, report, restore=report.clear)
+        code = run_interruptible(
+            main, options, settings, report, restore=report.clear, leaving=account.close, asked=account.ask
+        )
     finally:
         report.clear()
+        account.give()
     if code >= 128:
         report.interrupted(options.clock(), code)
     return code
@@ -210,7 +213,13 @@ class Session:
 
 @asynccontextmanager
 async def open_session(
-    config: Config, report: Report, seconds: Callable[[], float], *, timeout: float | None, seeding: bool = False
+    config: Config,
+    report: Report,
+    seconds: Callable[[], float],
+    account: Account,
+    *,
+    timeout: float | None,
+    seeding: bool = False,
 ) -> AsyncIterator[Session]:
     """A session with its watchers; left, the node saves and says goodbye.  Errors come as `open_node` passes them."""
     async with open_node(config) as node, trio.open_nursery() as nursery:
@@ -222,7 +231,9 @@ async def open_session(
             nursery.start_soon(session.explain_stalls)
         if timeout is not None:
             nursery.start_soon(lambda: session.give_up_after(timeout, seeding=seeding))
-        yield session
+        nursery.start_soon(account.answer)
+        with account.of(node):
+            yield session
         nursery.cancel_scope.cancel()
 
 

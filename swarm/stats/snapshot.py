@@ -94,7 +94,7 @@ class LivePeer:
 
 @dataclass(frozen=True, slots=True)
 class SharedTorrent:
-    """``done`` and ``total`` are bytes of what is wanted."""
+    """``done`` and ``total`` are bytes of what is wanted; of everything where nothing is, as in a seed."""
 
     info_hash: bytes
     name: str
