@@ -41,10 +41,12 @@ MAX_RECENT = 16
 
 FIRST_BACKOFF = 30.0
 FIRST_BACKOFF_MANUAL = 2.0
-FIRST_BACKOFF_CROSSED = 3.5
 MAX_BACKOFF = 3600.0
-"""Seconds after the first failure, doubled with each; shorter for peers that the user named, and for those that hung up
-on our handshake: libtorrent does while it dials us itself at an address where it cannot reach us, for 3 s."""
+"""Seconds after the first failure, doubled with each; shorter for peers that the user named."""
+
+CROSSED_BACKOFF, CROSSED_TRIES = 7.0, 5
+"""Seconds between the first dials of a peer that hangs up on our handshake: libtorrent does while it dials us itself at
+an address where it cannot reach us, which takes it up to 25 s; meanwhile its NAT stays open for us."""
 
 RECONNECT_AFTER = 30.0
 """Seconds until a peer that was connected is dialled again."""
@@ -267,10 +269,10 @@ class PeerList:
             return
         peer.dialing = False
         peer.failures += 1
-        first = FIRST_BACKOFF_CROSSED if reason in HUNG_UP else FIRST_BACKOFF
-        if "manual" in peer.sources:
-            first = FIRST_BACKOFF_MANUAL
+        first = FIRST_BACKOFF_MANUAL if "manual" in peer.sources else FIRST_BACKOFF
         backoff = min(first * 2 ** min(peer.failures - 1, 20), MAX_BACKOFF)
+        if reason in HUNG_UP and peer.failures <= CROSSED_TRIES:
+            backoff = min(backoff, CROSSED_BACKOFF)
         self._schedule(peer, now + backoff * self._rng.uniform(0.9, 1.1))
 
     def connected(self, peer: KnownPeer, path: PathName, *, inbound: bool = False, obfuscated: bool = False) -> None:
