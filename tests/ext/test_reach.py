@@ -95,7 +95,13 @@ def test_truncations_trailing_bytes_and_missing_keys_are_refused(message: ReachM
 
 
 def said(**changes: Any) -> bytes:
-    known = {b"v": 1, b"t": b"probe", b"net": b"tcp", b"ep": bytes.fromhex("140102031ae1"), b"n": NONCE}
+    known: dict[bytes, Any] = {
+        b"v": 1,
+        b"t": b"probe",
+        b"net": b"tcp",
+        b"ep": bytes.fromhex("140102031ae1"),
+        b"n": NONCE,
+    }
     return encode({**known, **{key.encode(): value for key, value in changes.items()}})
 
 
