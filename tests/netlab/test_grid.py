@@ -43,6 +43,7 @@ EXPECTED = [
     Cell("ours-ours", "open", "open", DIRECT, PROMPT),
     Cell("ours-ours", "open", "udpblock", DIRECT, PROMPT),
     Cell("ours-ours", "fullcone", "symrand", DIRECT, PROMPT),
+    Cell("ours-ours", "upnp", "cone", DIRECT, PROMPT),
     Cell("ours-ours", "restricted", "open", MET, SOON),
     Cell("ours-ours", "cgnsym", "open", MET, SOON),
     Cell("ours-ours", "cone", "cone", MET, SOON),
