@@ -286,13 +286,20 @@ class Admission:
         self._lent.emit(
             ConnectionRefused(identity.endpoint, identity.path, identity.direction, reason, self._info_hash)
         )
-        if known is not None:
-            if reason == "self":
-                self.peers.is_own(known)
-                return
+        if reason == "self":
+            self._met_ourselves(identity.endpoint)
+        if known is not None and reason == "self":
+            self.peers.is_own(known)
+        elif known is not None:
             if reason == "duplicate":
                 self._spares.note(known.endpoint, identity.peer_id)
             self.peers.failed(known, identity.path, reason, trio.current_time())
+
+    def _met_ourselves(self, seen: Endpoint) -> None:
+        """Peers name us, too: libtorrent's first PEX message does.  Of the two ends of such a dial the accepting one is
+        the first to know, and hangs up so soon that the other may never read its handshake."""
+        self.peers.exclude(seen)
+        self.peers.exclude(Endpoint(seen.host, self._lent.listening_port()))
 
     async def _serve(self, peer: PeerConnection, known: KnownPeer | None, seconds: float) -> None:
         identity = peer.identity
