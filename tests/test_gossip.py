@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock
 
 from swarm.endpoint import Endpoint
-from swarm.events import ConnectionClosed, PeerConnected, PeerDiscovered
+from swarm.events import ConnectionClosed, ConnectionRefused, DialFailed, PeerConnected, PeerDiscovered
 from swarm.ext.pex import (
     MAX_TOLD,
     PREFERS_ENCRYPTION,
@@ -343,3 +343,19 @@ async def test_private_addresses_from_afar_are_not_dialled(
         await trio.sleep(1)
         found = {event.endpoint.host for event in hub.node.of(PeerDiscovered, source="pex")}
         assert found == {"20.200.0.1", "2a0e::1"}
+
+
+@pytest.mark.parametrize("transport", ["tcp", "utp"])
+async def test_ourselves_we_dial_once(
+    autojump_clock: MockClock, tmp_path: Path, sample: Sample, transport: str
+) -> None:
+    """libtorrent's first message names the receiver itself."""
+    only = {"tcp": transport == "tcp", "utp": transport == "utp"}
+    async with open_internet() as internet, hub_of(internet, sample, tmp_path / "hub", **only) as hub:
+        hub.torrent.admission.found([hub.at], "pex")
+        await trio.sleep(600)
+        assert hub.at not in hub.torrent.admission.peers
+        assert len(hub.node.of(ConnectionRefused, reason="self")) <= 2  # both ends of it
+        assert len(hub.node.of(DialFailed)) <= 1
+        hub.torrent.admission.found([hub.at], "pex")
+        assert len(hub.torrent.admission.peers) == 0

@@ -138,13 +138,14 @@ class LibtorrentPeer:
 
 @contextmanager
 def libtorrent_peer(
-    directory: Path, torrent: Path, role: str, peers: Sequence[str] = (), *, transport: str = "tcp"
+    directory: Path, source: Path | str, role: str, options: Sequence[str] = (), *, transport: str = "tcp"
 ) -> Iterator[LibtorrentPeer]:
+    """``source``, ``role`` and ``options``, peers among them, are those of lt_peer.py."""
     need_module("libtorrent")
     directory.mkdir(parents=True, exist_ok=True)
     port = free_port()
     log = directory / f"libtorrent-{port}.log"
-    with child([sys.executable, HERE / "lt_peer.py", torrent, directory, port, role, transport, *peers], log):
+    with child([sys.executable, HERE / "lt_peer.py", source, directory, port, role, transport, *options], log):
         peer = LibtorrentPeer(port, log)
         wait_until(lambda: peer.report(), 10, "libtorrent starts")
         yield peer
@@ -162,9 +163,9 @@ class Transmission:
         argv = [need_program("transmission-remote"), f"127.0.0.1:{self.rpc_port}", *map(str, arguments)]
         return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False).stdout
 
-    def add(self, torrent: Path) -> None:
-        """Add a torrent; data that is already in the directory is verified and then seeded."""
-        assert "success" in self.remote("-w", self.directory, "-a", torrent)
+    def add(self, source: Path | str) -> None:
+        """Add a torrent or a link; data that is already in the directory is verified and then seeded."""
+        assert "success" in self.remote("-w", self.directory, "-a", source)
 
     def percent_done(self) -> float:
         found = re.search(r"Percent Done: ([\d.]+)%", self.remote("-t", "all", "-i"))

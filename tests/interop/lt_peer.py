@@ -1,25 +1,47 @@
-"""lt_peer.py TORRENT DIR PORT seed|leech tcp|utp [PEER_HOST:PORT]: a libtorrent peer for the interop tests.
+"""lt_peer.py SOURCE DIR PORT seed|leech|idle tcp|utp [--host=HOST] [--dht[=HOST:PORT]] [PEER_HOST:PORT]...: a
+libtorrent peer for the interop tests.
 
-Runs until terminated and talks over that one transport, to loopback only; without TCP it still listens for it, and
-resets whoever connects.  Finds others through the torrent's trackers or the given peer.  Prints one JSON object a
-line: {"progress": 0..1, "seeding": bool, "peers": [client, ...]}.
+SOURCE is a .torrent or a magnet link; idle fetches next to nothing.  Runs until terminated and talks over that one
+transport, to loopback only (HOST: an address of it); without TCP it still listens for it, and resets whoever connects.
+Finds others through the torrent's trackers, the given peers and, with --dht, a DHT to which the node named leads.
+Prints one JSON object a line: {"progress": 0..1, "seeding": bool, "peers": [client, ...]}.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 import time
 
 import libtorrent as lt
 
+ANNOUNCE_EVERY = 10  # lines, a second together: by itself libtorrent tries again after a quarter of an hour
+
+IDLE_RATE = 1000  # bytes per second; one that wanted nothing would count as a seed, and be hung up on by seeds
+
+DHT = {  # or else it would ban and forget its neighbours, who all have one address
+    "enable_dht": True,
+    "dht_bootstrap_nodes": "",
+    "dht_block_ratelimit": 100_000,
+    "dht_upload_rate_limit": 100_000_000,
+    "dht_restrict_routing_ips": False,
+    "dht_restrict_search_ips": False,
+    "dht_ignore_dark_internet": False,
+    "dht_prefer_verified_node_ids": False,
+    "dht_enforce_node_id": False,
+}
+
 
 def main() -> None:
-    torrent, directory, port, role, transport, *peers = sys.argv[1:]
+    source, directory, port, role, transport, *rest = sys.argv[1:]
+    options = dict(option.partition("=")[::2] for option in rest if option.startswith("--"))
+    peers = [peer for peer in rest if not peer.startswith("--")]
+    host = options.get("--host", "127.0.0.1")
     session = lt.session(
         {
-            "listen_interfaces": f"127.0.0.1:{port}",
-            "outgoing_interfaces": "127.0.0.1",
+            "listen_interfaces": f"[{host}]:{port}" if ":" in host else f"{host}:{port}",
+            "outgoing_interfaces": host,
             "enable_dht": False,
             "enable_lsd": False,
             "enable_upnp": False,
@@ -32,23 +54,41 @@ def main() -> None:
             "alert_mask": 0,
             "min_reconnect_time": 1,
             "connection_speed": 100,
+            **(DHT if "--dht" in options else {}),
         }
     )
-    params = lt.add_torrent_params()
-    params.ti = lt.torrent_info(torrent)
+    if source.startswith("magnet:"):
+        params = lt.parse_magnet_uri(source)
+    else:
+        params = lt.add_torrent_params()
+        params.ti = lt.torrent_info(source)
     params.save_path = directory
     if role == "seed":
         params.flags |= lt.torrent_flags.seed_mode
+    elif role == "idle":
+        params.download_limit = IDLE_RATE
     handle = session.add_torrent(params)
     for peer in peers:
-        host, _, peer_port = peer.rpartition(":")
-        handle.connect_peer((host, int(peer_port)))
-    while True:
+        handle.connect_peer(endpoint(peer))
+    for line_number in itertools.count():
+        if "--dht" in options and line_number % ANNOUNCE_EVERY == 0:
+            if options["--dht"]:
+                session.add_dht_node(endpoint(options["--dht"]))
+            handle.force_dht_announce()
         status = handle.status()
         clients = [info.client.decode("utf-8", "replace") for info in handle.get_peer_info()]
-        line = {"progress": status.progress, "seeding": status.is_seeding, "peers": clients}
+        line = {
+            "progress": status.progress,
+            "seeding": status.is_seeding,
+            "peers": clients,
+        }
         print(json.dumps(line), flush=True)
         time.sleep(0.1)
+
+
+def endpoint(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 if __name__ == "__main__":
