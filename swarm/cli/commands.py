@@ -82,7 +82,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-TO_COME = ("doctor", "daemon", "add", "list", "start", "stop", "remove")
+TO_COME = ("daemon", "add", "list", "start", "stop", "remove")
 """Commands of the shared interface that this version does not have."""
 
 COMMANDS: tuple[Command, ...] = (
@@ -144,6 +144,16 @@ COMMANDS: tuple[Command, ...] = (
             ("swarm stats run.json", "tables of what 'swarm download --stats run.json' has saved"),
             ("swarm stats --json - < run.json | jq .reachability", "for programs"),
             ("swarm stats --prometheus run.json", "for Prometheus, as its textfile collector wants it"),
+        ),
+    ),
+    Command(
+        "doctor",
+        "doctor [--json] [OPTION]...",
+        "Show where this machine stands: router, NAT, outside address, and what to do.",
+        (
+            ("swarm doctor", "looks around for up to 8 s"),
+            ("swarm doctor --stun stun.example.org:3478", "asks a STUN server too, which knows filtering"),
+            ("swarm doctor --json | jq .nat.v4.external", "for programs"),
         ),
     ),
     Command(

@@ -230,6 +230,11 @@ def _stats(parser: Parser) -> None:
     parser.flag(form, "--prometheus", help="the text form that Prometheus reads")
 
 
+def _doctor(parser: Parser) -> None:
+    _network(parser)
+    parser.flag(parser.add_argument_group("what is shown"), "--json", help="one JSON object instead of tables")
+
+
 def _demo(parser: Parser) -> None:
     pass
 
@@ -240,7 +245,7 @@ def _completion(parser: Parser) -> None:
 
 SOURCE_HELP = "a .torrent file, its http(s) URL, a magnet link, an info-hash in 40 hex digits, or - for stdin"
 
-HIDDEN = ("stun", "turn", "relay-serve")
+HIDDEN = ("turn", "relay-serve")
 """Settings that ask for what is not built yet: understood, to be refused in a sentence, but not advertised."""
 
 _DECLARE: dict[str, Callable[[Parser], None]] = {
@@ -251,6 +256,7 @@ _DECLARE: dict[str, Callable[[Parser], None]] = {
     "magnet": _magnet,
     "verify": _verify,
     "stats": _stats,
+    "doctor": _doctor,
     "demo": _demo,
     "completion": _completion,
 }

@@ -165,9 +165,7 @@ SETTINGS: tuple[Setting, ...] = (
         parse=parse_host_port,
         default=(),
         metavar="HOST:PORT",
-        help="a STUN server to learn our outside address from",
-        asks_for="STUN",
-        unless=((),),
+        help="a STUN server to learn our outside address and the behaviour of our NAT from",
     ),
     Setting(
         name="turn",

@@ -40,11 +40,17 @@ def tables(document: Document, page: Page) -> Iterator[str]:
         ("Peers connected", _connected(document["peers"], page)),
         ("Peers not connected", _unreached(document["peers"], page)),
     ):
-        yield from _section(title, lines, page)
+        yield from section(title, lines, page)
 
 
-def _section(title: str, lines: Iterable[str], page: Page) -> Iterator[str]:
-    """Nothing at all where there is nothing to say."""
+def standing(document: Document, page: Page) -> Iterator[str]:
+    """The part of them that says how the node stands, whatever peers there are."""
+    yield from section("NAT", _nat(document, page), page)
+    yield from section("DHT", _dht(document["dht"], page), page)
+
+
+def section(title: str, lines: Iterable[str], page: Page) -> Iterator[str]:
+    """A heading and its lines; nothing at all where there is nothing to say."""
     shown = list(lines)
     if shown:
         yield ""

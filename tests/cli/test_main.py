@@ -16,7 +16,7 @@ from tests.cli.programs import SAMPLE, environment, running, swarm
 HEAVY = {"trio", "ssl", "h11", "socket", "asyncio", "hashlib", "json", "inspect", "dataclasses"}
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["download", "--help"], ["seed", "-h"], ["doctor"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["download", "--help"], ["seed", "-h"], ["daemon"]])
 def test_help_and_mistakes_load_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     program = (
         "import sys; from swarm.cli.main import main; main(sys.argv[1:]); print(*sys.modules, sep=',', file=sys.stderr)"
@@ -78,7 +78,6 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         (["download", "x", "--encryption", "hard"], "prefer, require, off"),
         (["completion", "tcsh"], "zsh"),
         (["download", "x", "--turn", "turn:u:p@h:1"], "is not in this version"),
-        (["download", "x", "--stun", "h:1"], "is not in this version"),
         (["download", "x", "--relay-serve"], "is not in this version"),
         (["seed", "magnet:?xt=urn:btih:" + "a" * 40], "magnet"),
         (["verify", "b" * 40], "magnet"),

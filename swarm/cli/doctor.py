@@ -1,0 +1,235 @@
+"""``swarm doctor [--json]``: where this machine stands in the network, why, and what can be done about it.
+
+Runs a node without torrents for some seconds and looks.  Reachability stays "not known" where no peer has tested it.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import trio
+
+from swarm.cli.bars import Cell, Page, listed, page_for
+from swarm.cli.document import as_text
+from swarm.cli.interrupt import run_interruptible
+from swarm.cli.output import say
+from swarm.cli.screen import Screen
+from swarm.cli.settings import settle, state_directory
+from swarm.cli.tables import section, standing
+from swarm.cli.units import counted, format_duration
+from swarm.config import Config
+from swarm.events import Warned
+from swarm.gateway.report import METHOD_WORDS, REASON_WORDS
+from swarm.net.bound import bound
+from swarm.net.network import Network
+from swarm.net.real import RealNetwork
+from swarm.node import Node, open_node
+
+LOOK = 8.0
+"""Seconds for which the node looks; less where everything is known before."""
+
+TICK = 0.2
+"""Seconds between two looks at what the node knows."""
+
+Document = Mapping[str, Any]
+
+
+@dataclass
+class Findings:
+    """What a look brought: the statistics document with ``announced``, ``interfaces``, ``warnings`` and ``advice``."""
+
+    document: dict[str, Any] = field(default_factory=dict)
+
+
+def run(options: Namespace) -> int:
+    config = settle(vars(options)).config(state_directory())
+    screen, findings = Screen(quiet=options.json), Findings()
+    try:
+        code = run_interruptible(_look, config, screen, findings, restore=screen.clear)
+    finally:
+        screen.clear()
+    if findings.document:
+        if options.json:
+            say(as_text(findings.document))
+        else:
+            for line in diagnosis(findings.document, page_for(sys.stdout)):
+                say(line)
+    return code
+
+
+async def _look(config: Config, screen: Screen, findings: Findings) -> int:
+    async with open_node(config) as node:
+        findings.document = await examine(node, bound(RealNetwork(), config.bind), screen.status)
+    return 0
+
+
+async def examine(node: Node, network: Network, status: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """What ``node`` finds out within LOOK seconds; ``status`` is told how far it is.
+
+    Cancelled, it loses everything.
+    """
+    warnings: list[str] = []
+
+    async def listen(task_status: trio.TaskStatus[None]) -> None:
+        async with node.events() as events:
+            task_status.started()
+            async for _, event in events:
+                if isinstance(event, Warned):
+                    warnings.append(event.message)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(listen)
+        started = trio.current_time()
+        while (seconds := trio.current_time() - started) < LOOK and not _is_known(node):
+            status(_progress(node, seconds))
+            await trio.sleep(TICK)
+        nursery.cancel_scope.cancel()
+    document = node.document()
+    document["announced"] = [str(endpoint) for endpoint in node.standing.own_endpoints()]
+    document |= {"interfaces": list(_interfaces(network)), "warnings": warnings}
+    document["advice"] = [*node.standing.advice(), *_more_advice(node.config, document)]
+    return document
+
+
+def _is_known(node: Node) -> bool:
+    """Whether waiting longer would tell nothing that matters."""
+    config, leases = node.config, node.standing.leases()
+    opened = {lease.transport for lease in leases or () if lease.external is not None and not lease.internal.is_ipv6}
+    told_all = leases is None or opened == {"tcp", "udp"}
+    return told_all and (node.standing.report(4).mapping != "unknown" or not (config.dht or config.stun))
+
+
+def _progress(node: Node, seconds: float) -> str:
+    opened = sum(lease.external is not None for lease in node.standing.leases() or ())
+    nodes = sum(each.nodes for each in node.dht_statistics().values())
+    return (
+        f"looking around, {seconds:.0f} of {LOOK:.0f} s: {counted(opened, 'port')} opened, {counted(nodes, 'DHT node')}"
+    )
+
+
+def _interfaces(network: Network) -> Iterator[dict[str, Any]]:
+    """Those in use, with the routers behind them; loopback where there is nothing else."""
+    gateways = network.gateways()
+    used = [interface for interface in network.interfaces() if interface.up and interface.addresses]
+    beyond = [interface for interface in used if not interface.loopback]
+    for interface in beyond or used:
+        yield {
+            "name": interface.name,
+            "addresses": [address.host for address in interface.addresses],
+            "gateways": [gateway.host for gateway in gateways if gateway.interface == interface.name],
+        }
+
+
+# -- what to do -------------------------------------------------------------------------------------------------------
+
+_SYMMETRIC = (
+    "The router gives every peer another port of ours, so that others can hardly be told how to reach us: with a "
+    "forwarded port, by IPv6 or without that router it would go better."
+)
+
+
+def _more_advice(config: Config, document: Document) -> Iterator[str]:
+    """Beside what the gateways gave occasion to."""
+    if not document["node"]["listen"]:
+        yield f"{config.bind} is not there: nothing is sent or received until it is."
+        return
+    nat = document["nat"]["v4"]
+    if config.announce_port is not None:
+        yield f"Others are told port {config.announce_port}; the router has to forward it to port {_port(document)}."
+    elif not config.mapping and nat["mapping"] != "none" and _has_gateway(document):
+        yield "The router was not asked to open the port (--no-mapping)."
+    if nat["mapping"] in ("address-dependent", "address-and-port-dependent"):
+        yield _SYMMETRIC
+    if config.dht and not any(each["nodes"] for each in document["dht"].values() if each is not None):
+        yield "No node of the DHT has answered: there is no way to the internet, or UDP is blocked."
+
+
+def _port(document: Document) -> int:
+    port: str = document["node"]["listen"][0]["endpoint"].rpartition(":")[2]
+    return int(port)
+
+
+def _has_gateway(document: Document) -> bool:
+    return any(":" not in host for interface in document["interfaces"] for host in interface["gateways"])
+
+
+# -- as text ----------------------------------------------------------------------------------------------------------
+
+
+def diagnosis(document: Document, page: Page) -> Iterator[str]:
+    """The lines of what `examine` brought."""
+    node = document["node"]
+    yield page.heading(page.line(f"swarm {node['version']}"))
+    listening = [f"{each['transport']} {each['endpoint']}" for each in node["listen"]]
+    yield page.line(f"listens on {listed(listening)}" if listening else "does not listen")
+    if document["announced"]:
+        yield page.line(f"is announced at {listed(document['announced'])}")
+    yield from section("Network", _network(document["interfaces"], page), page)
+    yield from section("Router", _router(document["gateway"], page), page)
+    yield from standing(document, page)
+    yield from section("Warnings", _sentences(document["warnings"], page), page)
+    yield from section("What to do", _sentences(document["advice"] or [_nothing(document)], page), page)
+
+
+def _network(interfaces: Sequence[Document], page: Page) -> Iterator[str]:
+    rows = [
+        [
+            Cell(interface["name"]),
+            Cell(listed(interface["addresses"])),
+            Cell(f"by {listed(interface['gateways'])}" if interface["gateways"] else ""),
+        ]
+        for interface in interfaces
+    ]
+    if rows:
+        yield from page.table(rows, flexible=(1, 2))
+
+
+def _router(leases: Sequence[Document], page: Page) -> Iterator[str]:
+    """What is open, then what did not work and why."""
+    rows = [
+        [
+            Cell(lease["transport"]),
+            Cell(lease["internal"]),
+            Cell("is open as", paint="green"),
+            Cell(lease["external"]),
+            Cell(f"by {METHOD_WORDS[lease['method']]} at {lease['gateway']}"),
+            Cell(_life(lease)),
+        ]
+        for lease in leases
+        if lease["external"] is not None
+    ]
+    if rows:
+        yield from page.table(rows, flexible=(4, 1))
+    failures = {
+        f"{METHOD_WORDS[lease['method']]} {REASON_WORDS.get(lease['error'], lease['error'])}"
+        + (f" ({lease['gateway']})" if lease["gateway"] else "")
+        for lease in leases
+        if lease["external"] is None and lease["error"] is not None
+    }
+    for sentence in sorted(failures):
+        yield page.line(sentence, 2, "dim" if rows else "yellow")
+
+
+def _life(lease: Document) -> str:
+    return "for good" if lease["expires_in"] is None else f"for {format_duration(lease['expires_in'])}"
+
+
+def _nothing(document: Document) -> str:
+    opened = any(lease["external"] is not None for lease in document["gateway"])
+    if opened or document["nat"]["v4"]["mapping"] == "none":
+        return "Nothing: the port is open." if opened else "Nothing: there is no NAT before us."
+    return "Nothing that is known of here."
+
+
+def _sentences(sentences: Sequence[str], page: Page) -> Iterator[str]:
+    import textwrap
+
+    for sentence in sentences:
+        first, *rest = textwrap.wrap(sentence, page.width - 4) or [""]
+        yield page.line(f"* {first}", 2)
+        for line in rest:
+            yield page.line(line, 4)
