@@ -190,4 +190,5 @@ class NatProbe:
         self._votes.keep_only(host)
         stun = self._told.stun
         of_this_one = any(sample.external.host == host for sample in stun.samples)
-        self._told = Told(stun=stun if of_this_one else StunFindings(), gateway=self._told.gateway)
+        gateway = self._told.gateway if self._told.gateway != old else None  # unless it has told the new one before
+        self._told = Told(stun=stun if of_this_one else StunFindings(), gateway=gateway)

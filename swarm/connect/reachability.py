@@ -11,7 +11,7 @@ Starts no probe by itself and sends nothing.  What a peer is asked is `swarm.ext
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -46,15 +46,17 @@ IN_VAIN: frozenset[Outcome] = frozenset({"timed-out", "refused"})
 class ReachabilityProbe:
     """What is known of our being reachable; one for a node.
 
-    ``sent_to`` is the node's memory; ``is_own`` knows our own addresses, inside and outside: neighbours behind our own
-    NAT prove nothing.  ``rng`` makes nonces, which must not be guessed: a `random.SystemRandom`.
+    ``sent_to`` is to be told of every datagram that leaves ("utp" is all of UDP), of every TCP endpoint we dial, and of
+    that again every few minutes while the connection stands: so long NATs let its address in.
+    ``is_own`` knows our own addresses, inside and outside: neighbours behind our own NAT prove nothing.  ``rng`` makes
+    nonces, which must not be guessed: a `random.SystemRandom`.
 
     An earlier run may have sent from the same port to whom this one knows nothing of, so that in the first ten minutes
     after ``now`` mere arrivals do not count, only nonces, whose dialler is picked by chance.
     """
 
-    def __init__(self, sent_to: SentTo, rng: random.Random, now: float, *, is_own: Callable[[str], bool]) -> None:
-        self._sent_to = sent_to
+    def __init__(self, rng: random.Random, now: float, *, is_own: Callable[[str], bool]) -> None:
+        self.sent_to: Mapping[Transport, SentTo] = {transport: SentTo() for transport in TRANSPORTS}
         self._rng = rng
         self._is_own = is_own
         self._started = now
@@ -67,7 +69,7 @@ class ReachabilityProbe:
         To be asked of every run of datagrams (all of UDP is "utp") and of every accepted TCP connection, first of all:
         an answer hides who spoke first.
         """
-        novelty = self._sent_to.heard(remote, transport, now)
+        novelty = self.sent_to[transport].heard(remote, now)
         if novelty is None or now - self._started < QUIET or not self._is_outside(remote.host):
             return None
         if novelty == "host":
@@ -102,7 +104,7 @@ class ReachabilityProbe:
         if pending.since + PROBE_SECONDS <= now:
             return False
         asked = (pending.transport, pending.helper.is_ipv6) == (transport, remote.is_ipv6)
-        stranger = remote.host != pending.helper.host and self._sent_to.uninvited(remote.host, transport, now)
+        stranger = remote.host != pending.helper.host and self.sent_to[transport].uninvited(remote.host, now)
         if not asked or not stranger or not self._is_outside(remote.host):
             return False
         self._prove(transport, remote, now)

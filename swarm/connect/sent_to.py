@@ -10,7 +10,6 @@ from array import array
 from typing import Literal
 
 from swarm.endpoint import Endpoint
-from swarm.ext.reach_message import Transport
 
 QUIET = 600.0
 """Seconds without anything sent after which no NAT still lets UDP in for it: most forget within one to five minutes."""
@@ -28,17 +27,16 @@ Novelty = Literal["host", "port"]
 class SentTo:
     """When something was last sent, by host and by endpoint; and who spoke first.
 
-    One for all sockets of a node: an address-dependent filter lets in whatever the address sends by that protocol, and
-    to mix protocols is on the safe side.  Times are seconds of the caller's clock.
+    One for all UDP sockets of a node and one for TCP, which NATs keep apart.  Times are seconds of the caller's clock.
     """
 
     def __init__(self) -> None:
         self._hosts = array("d", [float("-inf")]) * BUCKETS
         self._endpoints = array("d", [float("-inf")]) * BUCKETS
-        self._uninvited: dict[tuple[Transport, str], float] = {}  # the oldest first
+        self._uninvited: dict[str, float] = {}  # the oldest first
 
     def sent(self, remote: Endpoint, now: float) -> None:
-        """Something leaves for ``remote``: a datagram, or a TCP connection that we dial."""
+        """Something leaves for ``remote`` by ourselves: a datagram, or a TCP connection that we dial."""
         self._hosts[hash(remote.host) % BUCKETS] = now
         self._endpoints[hash(remote) % BUCKETS] = now
 
@@ -46,22 +44,22 @@ class SentTo:
         """Seconds for which nothing was sent to ``host``, at least; infinity if never."""
         return now - self._hosts[hash(host) % BUCKETS]
 
-    def heard(self, remote: Endpoint, transport: Transport, now: float) -> Novelty | None:
+    def heard(self, remote: Endpoint, now: float) -> Novelty | None:
         """Something came in, of which nothing has been answered yet: what about it is new, None if it was invited.
 
         Costs 0.3 µs where something was sent to that very endpoint, as for nearly every datagram.
         """
         if self.quiet_for(remote.host, now) < QUIET:  # asked first: no endpoint of a quiet host was sent to
             return None if now - self._endpoints[hash(remote) % BUCKETS] < QUIET else "port"
-        self._uninvited.pop((transport, remote.host), None)
-        self._uninvited[transport, remote.host] = now
+        self._uninvited.pop(remote.host, None)
+        self._uninvited[remote.host] = now
         if len(self._uninvited) > MAX_UNINVITED:
             del self._uninvited[next(iter(self._uninvited))]
         return "host"
 
-    def uninvited(self, host: str, transport: Transport, now: float) -> bool:
-        """Whether ``host`` has come in by ``transport`` within QUIET seconds, before anything was sent to it.
+    def uninvited(self, host: str, now: float) -> bool:
+        """Whether ``host`` has come in within QUIET seconds, before anything was sent to it.
 
         Still true after we have answered: a stream can be judged once its handshake is there.
         """
-        return now - self._uninvited.get((transport, host), float("-inf")) < QUIET
+        return now - self._uninvited.get(host, float("-inf")) < QUIET

@@ -78,7 +78,7 @@ class DialBack(Protocol):
         """Whether we have got through to anybody by it: else our failure would mean nothing."""
 
     def knows(self, host: str) -> bool:
-        """Whether we are connected to, or have lately sent anything to, that address."""
+        """Whether we are connected to that address: then it has sent to us, and our getting through proves nothing."""
 
     def dial_back(self, helper: Acquaintance, forward: Forward) -> None:
         """Begin to dial, from our listening port, with `dial_back_peer_id`; close once the handshake is answered.

@@ -363,6 +363,18 @@ def test_a_new_majority_is_a_new_address_and_the_old_routers_behaviour_is_forgot
     )
 
 
+@pytest.mark.parametrize(
+    ("said", "double"), [(OUTSIDE, None), ("20.9.0.2", False), ("20.9.0.3", True), ("100.64.0.2", True)]
+)
+def test_with_the_old_address_goes_the_gateways_word_for_it(said: str, double: bool | None) -> None:
+    probe = ready()
+    see(probe, [6881] * 8)
+    probe.gateway_says(said, 1.0)
+    see(probe, [6881] * 16, "20.9.0.2", 2.0, 100)
+    assert probe.external_host(4.0) == "20.9.0.2"
+    assert probe.report(4.0).double_nat is double
+
+
 def test_after_a_change_of_network_an_old_address_found_again_is_no_change() -> None:
     probe = ready()
     see(probe, [6881] * 4)

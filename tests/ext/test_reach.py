@@ -267,8 +267,7 @@ class Peer:
         self.links: list[Link] = []
         self.seen: list[tuple[Endpoint, Endpoint]] = []
         self.dialled: list[Endpoint] = []
-        self.sent_to = SentTo()
-        self.reachability = ReachabilityProbe(self.sent_to, rng, self.world.now, is_own=self.is_own)
+        self.reachability = ReachabilityProbe(rng, self.world.now, is_own=self.is_own)
         self.desk = ReachDesk(
             lambda: self.links,
             is_own=self.is_own,
@@ -295,7 +294,7 @@ class Peer:
 
     def sends(self, transport: Transport, remote: Endpoint) -> Endpoint:
         """Something leaves: where it comes from, as ``remote`` sees it."""
-        self.sent_to.sent(remote, self.world.now)
+        self.reachability.sent_to[transport].sent(remote, self.world.now)
         if self.nat is None:
             return self.outside
         inside = Endpoint("10.0.0.2", self.outside.port)
@@ -620,6 +619,28 @@ def test_a_nonce_under_way_is_not_taken_twice_and_errands_are_forgotten() -> Non
     helper.desk.result_told(other, ProbeResult(b"x" * NONCE_SIZE, "timed-out"), 0.0)
 
 
+def test_nobody_but_its_dialler_ends_an_errand() -> None:
+    world, _, _ = scene(CONE, helpers=1, diallers=0)
+    helper = world.peers[1]
+    for number in range(2):
+        world.link(world.peer(f"silent{number}", f"24.{number}.0.1"), helper)
+    asker_link, *others = helper.links
+    heard: list[Outcome] = []
+    asker_link.reach.tell = lambda nonce, outcome: heard.append(outcome)  # type: ignore[method-assign]
+    asked: list[Link] = []
+    for link in others:
+        link.reach.forward = lambda forward, link=link: asked.append(link)  # type: ignore[misc, method-assign]
+    helper.desk.probe_asked(asker_link, Probe("utp", asker_link.observed, NONCE), world.now)
+    (dialler,) = asked
+    for link in helper.links:
+        if link is not dialler:
+            helper.desk.result_told(link, ProbeResult(NONCE, "timed-out"), world.now)
+    assert heard == []
+    helper.desk.result_told(dialler, ProbeResult(NONCE, "timed-out"), world.now)
+    helper.desk.result_told(dialler, ProbeResult(NONCE, "timed-out"), world.now)
+    assert heard == ["timed-out"]
+
+
 # ---- arrivals, and what was sent
 
 
@@ -646,10 +667,9 @@ def test_a_neighbour_that_comes_proves_nothing(host: str) -> None:
 
 def test_whoever_was_sent_to_proves_nothing_for_ten_minutes() -> None:
     asker = World().peer("asker", "20.0.0.1")
-    asker.sent_to.sent(V4, 1000.0)
+    asker.reachability.sent_to["tcp"].sent(V4, 1000.0)
     assert asker.reachability.came_in("tcp", V4, 1001.0) is None
-    other_port = Endpoint(V4.host, 9)
-    assert asker.reachability.came_in("utp", other_port, 1001.0) == "port"
+    assert asker.reachability.came_in("tcp", Endpoint(V4.host, 9), 1001.0) == "port"
     assert asker.reachability.report(1001.0) == Reachability()
     assert asker.reachability.came_in("tcp", V4, 1000.0 + QUIET) == "host"
 
@@ -686,29 +706,39 @@ def test_what_was_sent_is_never_forgotten_early() -> None:
     for number in range(0, 200_000, 997):
         remote = Endpoint(f"30.{number >> 16}.{number >> 8 & 255}.{number & 255}", 6881)
         assert memory.quiet_for(remote.host, 10.0) == 10.0
-        assert memory.heard(remote, "utp", 10.0) is None
+        assert memory.heard(remote, 10.0) is None
     fresh = SentTo()
     assert fresh.quiet_for(V4.host, 10.0) == float("inf")
     for number in range(5_000):
         fresh.sent(Endpoint(f"30.0.{number >> 8}.{number & 255}", 6881), 0.0)
     strangers = sum(
-        fresh.heard(Endpoint(f"31.0.{number >> 8}.{number & 255}", 6881), "utp", 1.0) == "host"
-        for number in range(1000)
+        fresh.heard(Endpoint(f"31.0.{number >> 8}.{number & 255}", 6881), 1.0) == "host" for number in range(1000)
     )
     assert 890 < strangers < 960, "one in thirteen shares a bucket"
 
 
-def test_who_spoke_first_is_known_after_the_answer_and_by_transport() -> None:
+def test_who_spoke_first_is_known_after_the_answer() -> None:
     memory = SentTo()
-    assert memory.heard(V4, "utp", 0.0) == "host"
+    assert memory.heard(V4, 0.0) == "host"
     memory.sent(V4, 0.0)
-    assert memory.heard(V4, "utp", 1.0) is None
-    assert memory.uninvited(V4.host, "utp", 1.0)
-    assert not memory.uninvited(V4.host, "tcp", 1.0)
-    assert not memory.uninvited(V4.host, "utp", QUIET)
+    assert memory.heard(V4, 1.0) is None
+    assert memory.uninvited(V4.host, 1.0)
+    assert not memory.uninvited(V4.host, QUIET)
     for number in range(2 * MAX_UNINVITED):
-        memory.heard(Endpoint(f"31.0.{number >> 8}.{number & 255}", 1), "utp", 1.0)
-    assert not memory.uninvited(V4.host, "utp", 1.0), "memory is bounded"
+        memory.heard(Endpoint(f"31.0.{number >> 8}.{number & 255}", 1), 1.0)
+    assert not memory.uninvited(V4.host, 1.0), "memory is bounded"
+
+
+@pytest.mark.parametrize("order", [("tcp", "utp"), ("utp", "tcp")])
+def test_one_dialler_is_enough_for_both_transports(order: tuple[Transport, Transport]) -> None:
+    world, asker, links = scene(None, helpers=2, diallers=0)
+    dialler = world.peer("dialler", "22.0.0.1")
+    for helper in world.peers[1:3]:
+        world.link(dialler, helper)
+    for transport, link in zip(order, links, strict=True):
+        world.now += 2.0
+        assert asker.asks(link, transport)
+    assert asker.reachability.report(world.now) == Reachability(tcp4=True, utp4=True)
 
 
 def test_outcomes_are_slugs() -> None:

@@ -24,7 +24,6 @@ from swarm.connect.encrypted import Encryption
 from swarm.connect.natprobe import NatProbe
 from swarm.connect.reachability import FAILURES, ReachabilityProbe
 from swarm.connect.report import Behaviour, NatReport
-from swarm.connect.sent_to import SentTo
 from swarm.connect.shake import shake_as_acceptor
 from swarm.connect.votes import QUORUM
 from swarm.endpoint import Endpoint
@@ -211,9 +210,8 @@ class Listener:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.sent_to = SentTo()
         self.reachability = ReachabilityProbe(
-            self.sent_to, random.Random(1), trio.current_time(), is_own=lambda other: other == host.ipv4
+            random.Random(1), trio.current_time(), is_own=lambda other: other == host.ipv4
         )
         self.port: UdpPort
 
@@ -230,7 +228,7 @@ class Listener:
         send = socket.send_nowait
 
         def noted(outgoing: Outgoing) -> None:
-            self.sent_to.sent(outgoing.path.remote, trio.current_time())
+            self.reachability.sent_to["utp"].sent(outgoing.path.remote, trio.current_time())
             send(outgoing)
 
         socket.receive_nowait, socket.send_nowait = looked_at, noted  # type: ignore[method-assign]
