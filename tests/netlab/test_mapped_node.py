@@ -16,7 +16,7 @@ import pytest
 from swarm.torrent.create import create
 from tests.needs import need_module, need_program
 from tests.netlab.faults import reboot_router
-from tests.netlab.lab import Lab, Machine, wait_for_gateway
+from tests.netlab.lab import Lab, wait_for_gateway
 from tests.netlab.test_gateway import Mapped
 from tests.netlab.test_one_udp_port import start_tracker
 from tests.netlab.told import Teller
