@@ -1,14 +1,14 @@
 """Both ends' part of ``sw_punch`` in one torrent: agree through an introducer, be measured, shoot, and have a stream.
 
 `Agreements` is what the connections' `Punch` extensions report to, in all three roles; the introducer's is passed on to
-`PunchDesk`.  As initiator a rung calls `Agreements.reach`; as target what arrives is handed to `TargetSide`.
+`PunchDesk`.  As initiator a rung calls `Agreements.reach`; as target what arrives is handed to `MeetingSide`.
 The initiator dials µTP, the target accepts it, both on the port that met (`swarm.connect.shot_port`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Protocol, TypeVar
 
 import trio
@@ -20,6 +20,7 @@ from swarm.connect.predict import Plan, make_plan
 from swarm.connect.shot_port import ShotPort, ShotPorts
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
+from swarm.events import PathName
 from swarm.ext.extension import Say
 from swarm.ext.holepunch import may_meet
 from swarm.ext.holepunch_relay import INDIRECT_PATHS
@@ -36,6 +37,7 @@ from swarm.ext.punch_message import (
     PunchMessage,
     Refusal,
     Terms,
+    usable,
 )
 from swarm.net.network import Stream
 
@@ -48,6 +50,9 @@ MAX_ATTENDED = 4
 MAX_WAITING = 8
 """Messages of one meeting that wait to be read; there are four in all."""
 
+TRIES = 2
+"""Meetings for one prediction: others may have taken too many ports in between."""
+
 STREAM_WITHIN = 4.0
 """Seconds for µTP to connect once the ends have heard each other."""
 
@@ -55,14 +60,17 @@ Key = tuple[Punch, bytes]
 M = TypeVar("M", Answered, Measure, Go)
 
 
-class TargetSide(Protocol):
-    """What becomes of meetings that others asked for."""
+class MeetingSide(Protocol):
+    """What becomes of meetings, of those that others asked for above all."""
 
     def wants(self, peer: Endpoint) -> bool:
         """Whether a connection with who is seen there is of use: it is not connected, not us, there is room."""
 
+    def terms_heard(self, peer: Endpoint, terms: Terms) -> None:
+        """In both roles: what the peer that is seen there says of itself, without candidates that lead elsewhere."""
+
     def meeting_begun(self, peer: Endpoint, introducer: Endpoint) -> None:
-        """We are about to shoot, as target."""
+        """As target: we have agreed to a meeting; `meeting_arrived` or `meeting_failed` follows."""
 
     def meeting_arrived(self, link: Link, seconds: float) -> None:
         """An inbound stream, to be shaken hands with; to be closed by whoever takes it."""
@@ -71,22 +79,25 @@ class TargetSide(Protocol):
 
 
 class Agreements:
-    """``is_own`` knows our own endpoints; ``terms`` what we say of ourselves; ``introduces`` as for `PunchDesk`."""
+    """``is_own`` knows our own endpoints; ``terms`` is what we say of ourselves; ``external_host(ipv6)`` is our address
+    as others see it, if known; ``introduces`` as for `PunchDesk`."""
 
     def __init__(
         self,
         ports: ShotPorts,
         observes: Observes,
-        side: TargetSide,
+        side: MeetingSide,
         *,
         is_own: Callable[[Endpoint], bool],
         introduces: Callable[[], bool] = lambda: True,
         terms: Callable[[], Terms] = Terms,
+        external_host: Callable[[bool], str | None] = lambda ipv6: None,
     ) -> None:
         self._ports = ports
         self._side = side
         self._is_own = is_own
         self._terms = terms
+        self._external_host = external_host
         self._punches: dict[Punch, None] = {}
         self._meetings: dict[Key, _Meeting] = {}
         self._attended = 0
@@ -115,18 +126,17 @@ class Agreements:
         """As initiator: a stream to ``target``, a peer of ``introducer``'s, by "predicted" or "birthday".
 
         The caller must send at once.  RemoteError: what introducer or target refused with; "no-answer"; "hopeless" for
-        NATs between which only a relay helps; "busy", "no-ports", "timed-out".  Takes up to 3 s for prediction, 15 for
+        NATs between which only a relay helps; "busy", "no-ports", "timed-out".  Takes up to 5 s for prediction, 15 for
         a birthday.  Cancellation gives it up and lets the other end know.
         """
-        meeting = _Meeting(self._meetings, introducer, self._ports.rng.randbytes(NONCE_SIZE))
-        introducer_at = introducer.located.observed
-        async with self._ports.open(meeting.session, ipv6=introducer_at.is_ipv6) as port:
-            with meeting:
-                introducer.tell(Offer(meeting.session, target, self._terms()))
-                answered = await meeting.next(Answered)
-                if answered.sender.host != target.host:
-                    raise RemoteError("elsewhere", f"{answered.sender} is not at {target.host}")
-                return await self._meet(meeting, port, answered.sender, initiator=True)
+        for tries_left in reversed(range(TRIES)):
+            meeting = _Meeting(self._meetings, introducer, self._ports.rng.randbytes(NONCE_SIZE))
+            try:
+                return await self._ask_and_meet(meeting, target)
+            except RemoteError as error:
+                if error.reason != "timed-out" or meeting.path != "predicted" or not tries_left:
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     # -- PunchSide --------------------------------------------------------------------------------------------------
 
@@ -137,7 +147,7 @@ class Agreements:
             case Answer():
                 self.desk.answer_made(by, message, now)
             case Offered():
-                self._offered(by, message)
+                self._offered(by, message, now)
             case Refusal() if self.desk.refused(by, message, now):
                 pass
             case _:
@@ -150,27 +160,30 @@ class Agreements:
         self._punches.pop(by, None)
         self.desk.closed(by)
         for (introducer, _), meeting in list(self._meetings.items()):
-            if introducer is by and not meeting.gone:
+            if introducer is by and meeting.path is None:
                 meeting.tell(Refusal(meeting.session, "not-connected"))
 
     # -- as target --------------------------------------------------------------------------------------------------
 
-    def _offered(self, by: Punch, offered: Offered) -> None:
-        reason = self._reason_to_refuse(by, offered)
+    def _offered(self, by: Punch, offered: Offered, now: float) -> None:
+        reason = self._reason_to_refuse(by, offered, now)
         if reason is not None:
             by.tell(Refusal(offered.session, reason))
             return
         self._attended += 1
+        self._hear(offered.sender, offered.terms)
         self._side.meeting_begun(offered.sender, by.located.observed)
         self._ports.start_soon(self._attend, by, offered)
 
-    def _reason_to_refuse(self, by: Punch, offered: Offered) -> str | None:
+    def _reason_to_refuse(self, by: Punch, offered: Offered, now: float) -> str | None:
         if not may_meet(by.located.observed, offered.sender) or self._is_own(offered.sender):
             return "not-bridged"
         if not self._side.wants(offered.sender):
             return "not-wanted"
         taken = (by, offered.session) in self._meetings or self._attended >= MAX_ATTENDED
-        return "busy" if taken or not self._ports.has_room else None
+        if taken or not self._ports.has_room or not self._ports.attended.take(now):
+            return "busy"
+        return None
 
     async def _attend(self, by: Punch, offered: Offered) -> None:
         started = trio.current_time()
@@ -186,7 +199,23 @@ class Agreements:
         finally:
             self._attended -= 1
 
+    # -- as initiator -----------------------------------------------------------------------------------------------
+
+    async def _ask_and_meet(self, meeting: _Meeting, target: Endpoint) -> Link:
+        introducer = meeting.introducer
+        async with self._ports.open(meeting.session, ipv6=introducer.located.observed.is_ipv6) as port:
+            with meeting:
+                introducer.tell(Offer(meeting.session, target, self._terms()))
+                answered = await meeting.next(Answered)
+                if answered.sender.host != target.host:
+                    raise RemoteError("elsewhere", f"{answered.sender} is not at {target.host}")
+                self._hear(answered.sender, answered.terms)
+                return await self._meet(meeting, port, answered.sender, initiator=True)
+
     # -- both -------------------------------------------------------------------------------------------------------
+
+    def _hear(self, peer: Endpoint, terms: Terms) -> None:
+        self._side.terms_heard(peer, usable(terms, peer.host, self._external_host(peer.is_ipv6)))
 
     async def _meet(self, meeting: _Meeting, port: ShotPort, peer: Endpoint, *, initiator: bool) -> Link:
         measure = await meeting.next(Measure)
@@ -197,28 +226,20 @@ class Agreements:
         plan = make_plan(go.ours, go.theirs, initiator=initiator, rng=self._ports.rng)
         if plan is None:
             raise RemoteError("hopeless", "the NATs of both hand out ports that nobody can know")
-        meeting.gone = True
+        meeting.path = plan.path
         await trio.sleep_until(started + go.delay / 1000)
         with meeting.scope:
             return Link(await self._shoot(meeting, port, peer.host, plan, initiator), plan.path)
         raise RemoteError(meeting.refused or "failed")
 
     async def _shoot(self, meeting: _Meeting, port: ShotPort, host: str, plan: Plan, initiator: bool) -> Stream:
-        if plan.path == "birthday":
-            try:
-                self._ports.birthday.acquire_on_behalf_of_nowait(plan)
-            except trio.WouldBlock:
-                raise RemoteError("busy", "one birthday at a time") from None
-        try:
+        with self._ports.birthday() if plan.path == "birthday" else nullcontext():
             if plan.sockets > 1:
                 return await self._shoot_from_many(meeting, host, plan, initiator)
             port.shoot(host, plan.shots)
             with _timed_out_after(plan.seconds):
                 met = await port.meet()
             return await _connect(port, met, initiator)
-        finally:
-            if plan.path == "birthday":
-                self._ports.birthday.release_on_behalf_of(plan)
 
     async def _shoot_from_many(self, meeting: _Meeting, host: str, plan: Plan, initiator: bool) -> Stream:
         with _timed_out_after(plan.seconds):
@@ -236,7 +257,8 @@ class _Meeting:
         self.session = session
         self.refused: str | None = None
         """Why the others have ended it."""
-        self.gone = False
+        self.path: PathName | None = None
+        """How we shoot, once that has been agreed."""
         self.scope = trio.CancelScope()
         self._meetings = meetings
         self._send, self._receive = trio.open_memory_channel[PunchMessage](MAX_WAITING)

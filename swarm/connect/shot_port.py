@@ -8,8 +8,8 @@ And what a birthday leaves in the NATs does not weigh on the streams of the one 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import trio
@@ -19,6 +19,7 @@ from swarm.connect.knock import Heard, Knocker, Measured
 from swarm.connect.predict import Shot
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
+from swarm.ext.holepunch import Allowance
 from swarm.net.mux import DatagramCore, Mux, Priority
 from swarm.net.network import DatagramSocket, Network, Stream
 from swarm.net.udp_port import UtpPort
@@ -28,6 +29,11 @@ from utp.service import UtpService
 
 MAX_PORTS = 24
 """Meetings and connections over such ports at once, in one node."""
+
+ATTENDED_BURST, ATTENDED_SECONDS = 12, 4.0
+BIRTHDAY_BURST, BIRTHDAY_SECONDS = 4, 15.0
+"""Meetings that others ask us for, and birthdays, of the whole node: so many at once, then one in so many seconds.  An
+introducer may lie about who wants to meet us; what it can make us send is 200 small datagrams a second in the long run."""
 
 CLOSING_LOOK = 1.0
 """Seconds between looks whether the last connection has ended."""
@@ -47,8 +53,10 @@ class ShotPorts:
         """``rng`` makes connection ids, nonces and the spray of birthdays: a `random.SystemRandom`."""
         self.network = network
         self.rng = rng
-        self.birthday = trio.CapacityLimiter(1)
-        """One birthday at a time."""
+        self.attended = Allowance(ATTENDED_BURST, ATTENDED_SECONDS)
+        """For meetings that others ask for."""
+        self._birthdays = Allowance(BIRTHDAY_BURST, BIRTHDAY_SECONDS)
+        self._at_birthday = False
         self._config = config or UtpConfig(max_connections=8, max_half_open=4, accept_backlog=4)
         self._nursery: trio.Nursery | None = None
         self._ports: set[ShotPort] = set()
@@ -70,6 +78,17 @@ class ShotPorts:
         """A task that ends with `run`; only while there is `has_room`."""
         assert self._nursery is not None
         self._nursery.start_soon(function, *arguments)
+
+    @contextmanager
+    def birthday(self) -> Iterator[None]:
+        """The block is the only birthday of the node; RemoteError("busy") if there is one, or have been too many."""
+        if self._at_birthday or not self._birthdays.take(trio.current_time()):
+            raise RemoteError("busy", "one birthday at a time")
+        self._at_birthday = True
+        try:
+            yield
+        finally:
+            self._at_birthday = False
 
     @asynccontextmanager
     async def open(self, nonce: bytes, *, ipv6: bool) -> AsyncIterator[ShotPort]:

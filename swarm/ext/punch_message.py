@@ -24,13 +24,13 @@ the same moment; ``rtt`` those of the way from one end to the other through the 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from dht.bencode import BencodeError, Encodable, Value, decode_untrusted, encode
 from dht.compact import CompactError, decode_peer_untrusted, encode_peer
 from swarm.connect.report import Behaviour
-from swarm.endpoint import Endpoint
+from swarm.endpoint import Endpoint, is_dialable
 from swarm.errors import RemoteProtocolError
 
 VERSION = 1
@@ -170,17 +170,20 @@ def parse_punch_message_untrusted(payload: bytes | bytearray | memoryview) -> Pu
     return None if read is None else read(_bytes(said, b"s", NONCE_SIZE), said)
 
 
-def usable(endpoints: Sequence[Endpoint], observed: str, ours: str | None) -> tuple[Endpoint, ...]:
-    """Of the candidates that a peer named, those that it may send us to: at the address ``observed`` of it, or private
-    ones if ``ours``, our own address as others see it, is the same, so that we share a LAN.
+def usable(terms: Terms, observed: str, ours: str | None) -> Terms:
+    """``terms`` without those UDP and TCP endpoints to which a peer must not send us: what stays is at the address
+    ``observed`` of it, or private if ``ours``, our own address as others see it, is the same, so that we share a LAN.
 
-    A stranger must not have us shoot at a third party, nor knock about in our network.
+    A stranger must not have us shoot at a third party, nor knock about in our network.  Relayed endpoints are a third
+    party's by nature; only those that nobody can be sent to are left out.
     """
-    return tuple(
-        endpoint
-        for endpoint in endpoints
-        if endpoint.port and (endpoint.host == observed or (observed == ours and _is_of_a_lan(endpoint)))
-    )
+
+    def leads_to_it(endpoint: Endpoint) -> bool:
+        return is_dialable(endpoint) and (endpoint.host == observed or (observed == ours and _is_of_a_lan(endpoint)))
+
+    udp, tcp = (tuple(filter(leads_to_it, endpoints)) for endpoints in (terms.udp, terms.tcp))
+    relayed = tuple(endpoint for endpoint in terms.relayed if is_dialable(endpoint) and endpoint.address.is_global)
+    return replace(terms, udp=udp, tcp=tcp, relayed=relayed)
 
 
 def _is_of_a_lan(endpoint: Endpoint) -> bool:
