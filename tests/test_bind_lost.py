@@ -52,6 +52,34 @@ async def test_a_bound_node_is_silent_without_its_address_and_goes_on_with_it(
         assert not [entry for entry in internet.trace if OTHER in entry.packet]
 
 
+@pytest.mark.parametrize("greater", [True, False])
+async def test_a_node_that_comes_back_without_ipv6_is_let_in_over_ipv4(
+    autojump_clock: MockClock, tmp_path: Path, greater: bool
+) -> None:
+    """A link that was down comes up without its static IPv6 addresses.  The far end still holds the old connection, and
+    prefers IPv6."""
+    sample = make_sample(tmp_path / "seed", 2 << 20)
+    async with open_internet(1) as internet:
+        far = internet.host("far", internet.free_ipv4(), internet.free_ipv6())
+        near = internet.host("near", BOUND, internet.free_ipv6())
+        async with (
+            node_on(far, 2 if greater else 1) as seed,
+            node_on(near, 1 if greater else 2, bind="eth0", download_rate=200_000) as leech,
+        ):
+            shared = await seeding(seed, sample)
+            torrent = leech.node.add(sample.metainfo, tmp_path / "leech", peers=endpoints(far.ipv4))
+            await trio.sleep(4)
+            assert [peer.identity.endpoint.is_ipv6 for peer in shared.connections] == [True]
+            near.remove_address(near.ipv6)
+            near.remove_address(BOUND)
+            await trio.sleep(5)
+            near.add_address(BOUND)
+            with trio.fail_after(20):
+                await torrent.wait_complete()
+            assert [peer.identity.endpoint.is_ipv6 for peer in shared.connections] == [False]
+        assert sample.is_whole_in(tmp_path / "leech")
+
+
 async def test_a_node_may_start_before_its_address_is_there(autojump_clock: MockClock, tmp_path: Path) -> None:
     sample = make_sample(tmp_path / "seed", 1 << 20)
     async with open_internet(1) as internet:

@@ -30,7 +30,13 @@ from swarm.peer import PeerConnection, TorrentSide
 from swarm.peerlist import HUNG_UP, KnownPeer, PeerList
 from swarm.torrent.claims import Claims
 from swarm.torrent.connections import Connections
-from swarm.torrent.duplicates import Spares, follows_our_rule, made_by_one_end, newcomer_replaces
+from swarm.torrent.duplicates import (
+    Spares,
+    follows_our_rule,
+    made_by_one_end,
+    newcomer_replaces,
+    only_its_dialler_knows,
+)
 from swarm.torrent.lent import Lent
 from swarm.wire.extended import ExtendedHandshake
 from swarm.wire.handshake import RESERVED_DHT, RESERVED_EXTENDED, RESERVED_FAST, Handshake
@@ -275,7 +281,7 @@ class Admission:
         """Crossing dials with one of ours go by the rule, at once; whoever made both decides; else both may stand."""
         if made_by_one_end(rival.identity, newcomer):
             return "duplicate" if newcomer.direction == "out" else None
-        if not follows_our_rule(newcomer):
+        if only_its_dialler_knows(rival.identity, newcomer) or not follows_our_rule(newcomer):
             return None
         if not newcomer_replaces(rival.identity, newcomer, self._lent.peer_id):
             return "duplicate"
@@ -356,6 +362,6 @@ class Admission:
 
     def _replaces(self, old: PeerConnection, new: PeerConnection) -> bool:
         """A peer that dials again, back from an outage say, has lost the old connection, unless that still talks."""
-        if made_by_one_end(old.identity, new.identity):
+        if made_by_one_end(old.identity, new.identity) or only_its_dialler_knows(old.identity, new.identity):
             return old.received_at < new.connected_at
         return newcomer_replaces(old.identity, new.identity, self._lent.peer_id)

@@ -33,6 +33,15 @@ def made_by_one_end(old: Identity, new: Identity) -> bool:
     return old.direction == new.direction and _rank(old) == _rank(new)
 
 
+def only_its_dialler_knows(old: Identity, new: Identity) -> bool:
+    """Whether a peer has dialled us over a worse path than the one that stands for us.
+
+    It hangs up by itself if the better one stands for it, too.  If not, the better one is dead and we have not
+    noticed: the peer came back from an outage without IPv6.
+    """
+    return new.direction == "in" and _rank(new) < _rank(old)
+
+
 def follows_our_rule(identity: Identity) -> bool:
     """Whether the other end will close the same connection as we do, so that nobody needs to wait."""
     return identity.peer_id.startswith(OUR_PREFIX)
