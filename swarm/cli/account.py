@@ -77,7 +77,7 @@ class Account:
         while True:
             await self._asked.wait()
             self._asked = trio.Event()
-            if self._node is not None:
+            if self._node is not None:  # else all is over
                 self._tell(self._node.document())
 
     def summarise(self) -> None:

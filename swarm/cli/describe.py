@@ -105,7 +105,7 @@ def _describe_punch(
         case PunchAsked():
             return f"{event.introducer} wants us to meet {event.endpoint}"
         case PunchConnected():
-            return f"punched {event.path} to {event.endpoint} in {format_duration(event.seconds)}{_between(event)}"
+            return f"{event.path} to {event.endpoint} in {format_duration(event.seconds)}{_between(event)}"
         case PunchFailed():
             after = format_duration(event.seconds)
             return f"no punch to {event.endpoint}: {event.reason} after {after}{_between(event)}"

@@ -59,6 +59,8 @@ async def _supervised(
     interrupt.token = trio.lowlevel.current_trio_token()
     if interrupt.number:
         interrupt.scope.cancel()
+    if interrupt.kept_question:
+        interrupt.asked()
     with interrupt.scope:
         return await function(*arguments)
     return 128 + interrupt.number
@@ -71,9 +73,10 @@ class _Interrupt:
         self.scope = trio.CancelScope()
         self.token: trio.lowlevel.TrioToken | None = None
         self.number = 0
+        self.kept_question = False
         self._restore = restore
         self._leaving = leaving
-        self._asked = asked
+        self.asked = asked
 
     def received(self, number: int, frame: FrameType | None) -> None:
         if self.number:
@@ -88,7 +91,9 @@ class _Interrupt:
         self.scope.cancel()
 
     def questioned(self, number: int, frame: FrameType | None) -> None:
-        """Before trio runs there is nothing to tell."""
-        if self.token is not None:
-            with suppress(trio.RunFinishedError):  # all is over: nor is there afterwards
-                self.token.run_sync_soon(self._asked)
+        """Passed on to whoever answers; before trio runs it is kept."""
+        if self.token is None:
+            self.kept_question = True
+        else:
+            with suppress(trio.RunFinishedError):  # all is over
+                self.token.run_sync_soon(self.asked)
