@@ -7,7 +7,7 @@ punched rungs ask it for a `Meeting`; as target it has the dialer shoot at once;
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 
@@ -33,6 +33,9 @@ from swarm.torrent.connections import Connections
 
 MAX_ASKED = 3
 """Introducers asked at once for one peer; another one is asked when one of them refuses."""
+
+NOBODY = "no-introducer"
+"""The reason where there was nobody to ask: no punch was tried then."""
 
 ANSWER_WITHIN = 3.0
 """Seconds until an introducer that says nothing counts as refusing: most never send errors."""
@@ -82,7 +85,7 @@ class Punching:
         emit: Emit,
         owns: Callable[[Endpoint], bool],
         shoot: Callable[[Endpoint, Endpoint], None],
-        swap: Callable[[PeerConnection], None],
+        swap: Callable[[PeerConnection], bool],
     ) -> None:
         self._info_hash = info_hash
         self._connections = connections
@@ -144,15 +147,12 @@ class Punching:
         ]
         return sorted(able, key=lambda each: (each.path not in UTP_PATHS, each.observed not in peer.introducers))
 
-    def swap(self, introducers: Sequence[Introducer]) -> None:
-        """Hold one of these by µTP instead of TCP: over TCP it does not see the UDP mapping that a punch needs.
+    def swap(self, introducer: Introducer) -> bool:
+        """Hold an introducer by µTP instead of TCP, over which it does not see the UDP mapping that a punch needs.
 
-        Not doubled, because clients allow one connection per address.
+        Not doubled, because clients allow one connection per address.  False if that was tried, or is of no use.
         """
-        for introducer in introducers:
-            if introducer.path == "tcp" and introducer.observed.address.is_global:
-                self._swap(introducer.peer)
-                return
+        return introducer.observed.address.is_global and self._swap(introducer.peer)
 
     async def wait_introducers(self) -> None:
         """Block until there may be another one."""
@@ -168,7 +168,7 @@ class Punching:
             try:
                 link = await attempt()
             except RemoteError as error:
-                if failure and not self._is_connected(endpoint):
+                if failure and error.reason != NOBODY and not self._is_connected(endpoint):
                     seconds = trio.current_time() - started
                     self._emit(PunchFailed(self._info_hash, endpoint, role, error.reason, seconds))
                 raise
@@ -193,7 +193,7 @@ class Punching:
         self._expect(peer, now)
         meeting = self._meetings.get(asked or peer) or self._meeting_at(peer.host)
         if meeting is not None:
-            meeting.tell(peer)
+            meeting.tell(peer, introducer)
         elif asked is None:
             self._emit(PunchAsked(self._info_hash, peer, "target", introducer.observed))
             self._shoot(peer, introducer.observed)
@@ -233,7 +233,8 @@ class Meeting:
         self._peer = peer
         self._asked: dict[Introducer, float] = {}  # and until when an answer may come
         self._used: set[Introducer] = set()
-        self._reason = "no-introducer"
+        self._reason = NOBODY
+        self._teller: Introducer | None = None
         self._where: Endpoint | None = None
         self._news = trio.Event()
         self._lock = trio.Lock()
@@ -260,11 +261,26 @@ class Meeting:
             raise RemoteError(self._reason)
         return self._where
 
-    def tell(self, endpoint: Endpoint) -> None:
+    def tell(self, endpoint: Endpoint, introducer: Introducer) -> None:
         """An introducer says: dial there now."""
         if self._where is None:
             self._where = endpoint
+            self._teller = introducer
             self._news.set()
+
+    @property
+    def told_over_tcp(self) -> bool:
+        """Whether the introducer does not see our UDP mapping, so that the other end may have been told a wrong one."""
+        return self._teller is not None and self._teller.path not in UTP_PATHS
+
+    def swap(self) -> bool:
+        """A punch came to nothing: have the introducer held by µTP, and ask again.  False where that cannot help."""
+        teller = self._teller
+        if teller is None or not self.told_over_tcp or not self._punching.swap(teller):
+            return False
+        self._where = self._teller = None
+        self._used.discard(teller)
+        return True
 
     def refused(self, introducer: Introducer, reason: str) -> None:
         """An introducer cannot help."""
@@ -291,10 +307,7 @@ class Meeting:
         for introducer, until in tuple(self._asked.items()):
             if until <= now:
                 self.refused(introducer, "no-answer")
-        suitable = self._punching.suitable(self._peer)
-        if suitable and not any(introducer.path in UTP_PATHS for introducer in suitable):
-            self._punching.swap(suitable)
-        for introducer in suitable:
+        for introducer in self._punching.suitable(self._peer):
             if len(self._asked) >= MAX_ASKED:
                 break
             if introducer not in self._used:

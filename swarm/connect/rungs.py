@@ -8,8 +8,9 @@ no NAT between us, and TCP is the faster one.  Punching starts early, since a re
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import trio
 
@@ -39,7 +40,8 @@ PUNCH_SYNS = (0.0, 0.2, 0.5, 1.0, 2.0)
 that lets nothing in before something went out eats those that come too early."""
 
 PUNCH_PATIENCE = 2.0
-"""Seconds after the last SYN."""
+HASTY_PATIENCE = 0.3
+"""Seconds after the last SYN; the short one where an introducer that sees our UDP mapping may do better."""
 
 REDIAL = (0.0, 0.1, 0.3, 0.6)
 """Seconds between TCP dials of a punch: a NAT may answer a SYN that comes too early with a reset."""
@@ -70,7 +72,7 @@ class Rungs:
         if punching is not None:
             meeting = punching.meeting(peer)
             rungs[-1] = replace(rungs[-1], head_start=BEFORE_PUNCHING)
-            rungs += way.punched(lambda: meeting.agree(self._config.dial_timeout), punching, "initiator")
+            rungs += way.punched(meeting, punching, "initiator")
         return rungs
 
     def utp_before_tcp(self, endpoint: Endpoint, means: Means) -> list[Rung]:
@@ -83,10 +85,34 @@ class Rungs:
     def shots_at(self, endpoint: Endpoint, means: Means, punching: Punching) -> list[Rung]:
         """For the target of a rendezvous: both transports at once, as the initiator does now."""
 
-        async def where() -> Endpoint:
-            return endpoint
+        return _Way(self._network, self._config, endpoint, means).punched(Told(endpoint), punching, "target")
 
-        return _Way(self._network, self._config, endpoint, means).punched(where, punching, "target")
+
+class Where(Protocol):
+    """Where the other end of a punch shoots from; a `swarm.connect.punching.Meeting`, or `Told`."""
+
+    @property
+    def told_over_tcp(self) -> bool: ...
+
+    async def agree(self, patience: float) -> Endpoint:
+        """Block until it is known, and the other end shoots now.  RemoteError if it does not come to that."""
+
+    def swap(self) -> bool:
+        """A punch over µTP came to nothing; whether `agree` may now have a better answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The target of a rendezvous is told, once."""
+
+    endpoint: Endpoint
+    told_over_tcp = False
+
+    async def agree(self, patience: float) -> Endpoint:
+        return self.endpoint
+
+    def swap(self) -> bool:
+        return False
 
 
 class _Way:
@@ -111,17 +137,25 @@ class _Way:
             rungs.reverse()
         return rungs
 
-    def punched(self, where: Callable[[], Awaitable[Endpoint]], punching: Punching, role: PunchRole) -> list[Rung]:
-        """``where`` blocks until it is known where the other end shoots from, and that it does so now."""
-        endpoint, limit = self._endpoint, 2 * self._config.dial_timeout
+    def punched(self, where: Where, punching: Punching, role: PunchRole) -> list[Rung]:
+        """Both transports at the moment that ``where`` tells."""
+        endpoint, patience = self._endpoint, self._config.dial_timeout
+        limit = 2 * patience
 
         async def utp() -> Link:
             assert self._utp is not None
-            link = await dial_utp(self._utp, await where(), syn_times=PUNCH_SYNS, patience=PUNCH_PATIENCE)
-            return replace(link, path="utp-punched")
+            while True:
+                shoot_at = await where.agree(patience)
+                wait = HASTY_PATIENCE if where.told_over_tcp else PUNCH_PATIENCE
+                try:
+                    link = await dial_utp(self._utp, shoot_at, syn_times=PUNCH_SYNS, patience=wait)
+                    return replace(link, path="utp-punched")
+                except RemoteError:
+                    if not where.swap():
+                        raise
 
         async def tcp() -> Link:
-            return await self._simultaneous_tcp(await where())
+            return await self._simultaneous_tcp(await where.agree(patience))
 
         rungs = []
         if self._utp is not None:

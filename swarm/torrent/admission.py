@@ -208,12 +208,14 @@ class Admission:
         if peer is not None and not peer.busy and self._lent.shoot(self, peer, at):
             self.peers.dialed(peer, trio.current_time())
 
-    def swap(self, peer: PeerConnection) -> None:
+    def swap(self, peer: PeerConnection) -> bool:
         """Exchange a TCP connection for one over µTP, once for each peer; if that fails TCP is dialled again."""
         known = self._known.get(peer)
-        if known is not None and not known.swapped and self._lent.config.utp:
-            known.swapped = True
-            peer.close(SWAPPED)
+        if known is None or known.swapped or not self._lent.config.utp:
+            return False
+        known.swapped = True
+        peer.close(SWAPPED)
+        return True
 
     def introducers_changed(self) -> None:
         """Somebody new can introduce us: those that only lacked an introducer are tried again."""
@@ -312,6 +314,8 @@ class Admission:
         if (rival := self._connections.rival_of(identity)) is not None:
             self._lent.work.start_soon(self._settle_duplicates, rival, peer)
         if known is not None:
+            if identity.path == "tcp" and known.good_path != "tcp" and identity.endpoint.address.is_global:
+                known.swapped = True  # µTP had the head start: it does not get there
             self.peers.connected(known, identity.path, obfuscated=identity.encryption != "plaintext")
             self._known[peer] = known
         self._connections.joined(peer)

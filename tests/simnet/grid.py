@@ -45,10 +45,10 @@ async def reach(directory: Path, seed_kind: str, leech_kind: str, *, number: int
         sample = make_sample(directory / "seed", SIZE, trackers=[f"http://{local}/announce"])
         seed_host, leech_host = behind(internet, seed_kind, "seed"), behind(internet, leech_kind, "leech")
         middle = internet.host("middle")
-        online = {"trackers": True}
+        online = {"trackers": True, "mapping": True}
         async with (
             open_tracker(tracker_host, local, tracker),
-            node_on(middle, 10 * number, **online, download_rate=SLOW, mapping=False) as rendezvous,
+            node_on(middle, 10 * number, **online, download_rate=SLOW) as rendezvous,
             node_on(seed_host, 10 * number + 1, **online) as seed,
         ):
             rendezvous.node.add(sample.metainfo, directory / "middle")
