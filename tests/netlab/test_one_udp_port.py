@@ -1,4 +1,5 @@
-"""What a packet capture shows of a download over µTP: one UDP port a node for everything, never a fragment, no TCP.
+"""What a packet capture shows of a download over µTP: one UDP port a node for everything, the same number over IPv4 and
+IPv6, never a fragment, no TCP.
 
 And the way round that loopback cannot show: Transmission at its default encryption dials us over µTP.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
@@ -85,21 +87,28 @@ def test_a_download_over_utp_uses_one_udp_port_per_node(lab: Lab, tmp_path: Path
         assert process.wait(5) == 0
         seen_at_seed, seen_at_leech = at_seed.stop(), at_leech.stop()
     assert sample.is_whole_in(tmp_path / "target")
-    assert_one_udp_port(seen_at_seed, seeder, SEED_PORT, {(tracker.address, TRACKER_PORT), (leech.address, port)})
-    assert_one_udp_port(seen_at_leech, leech, port, {(tracker.address, TRACKER_PORT), (seeder.address, SEED_PORT)})
+    trackers = {(tracker.address, TRACKER_PORT)}
+    assert_one_udp_port(seen_at_seed, seeder, SEED_PORT, trackers | {(host, port) for host in addresses(leech)})
+    assert_one_udp_port(seen_at_leech, leech, port, trackers | {(host, SEED_PORT) for host in addresses(seeder)})
 
 
-def assert_one_udp_port(seen: set[Seen], machine: Machine, port: int, others: set[tuple[str, int]]) -> None:
-    """All that this machine sent and got: UDP, its one port, these others, no fragment, "don't fragment" on all."""
-    sent = {one for one in seen if one.source == machine.address}
-    received = {one for one in seen if one.destination == machine.address}
-    assert sent | received == seen
+def addresses(machine: Machine) -> set[str]:
+    return {machine.address, machine.address6}
+
+
+def assert_one_udp_port(seen: Counter[Seen], machine: Machine, port: int, others: set[tuple[str, int]]) -> None:
+    """All that this machine sent and got: UDP, over IPv4 and IPv6 its one port, these others, no fragment."""
+    sent = {one for one in seen if one.source in addresses(machine)}
+    received = {one for one in seen if one.destination in addresses(machine)}
+    assert sent | received == set(seen)
     assert {one.protocol for one in seen} == {"udp"}
     assert {one.source_port for one in sent} == {port} == {one.destination_port for one in received}
     assert {(one.destination, one.destination_port) for one in sent} == others
     assert {(one.source, one.source_port) for one in received} == others
-    assert all(one.dont_fragment for one in sent)
     assert not any(one.fragment for one in seen)
+    # "Don't fragment" is cleared for what is resent after two time-outs in a row, which a stalled machine may bring.
+    may_be_cut = sum(seen[one] for one in sent if not one.dont_fragment)
+    assert may_be_cut * 10 < sum(seen[one] for one in sent)
 
 
 def test_transmission_at_its_default_encryption_dials_us_over_utp(lab: Lab, tmp_path: Path) -> None:
