@@ -140,7 +140,8 @@ def predict(samples: Sequence[Sample]) -> Prediction | None:
 
     ``samples`` come in the order of sending, each to a remote that the socket had not sent to before.  What a remote
     repeats is left out.  One distance may be out of line where three others, or two before it, agree: a sequence that
-    began anew at the other end of its range, or a first port that was preserved.
+    began anew at the other end of its range, or a first port that was preserved.  All may be out of order if they are
+    close together.
     """
     fresh = {(sample.reporter, sample.port): sample.port for sample in samples}
     ports = list(fresh.values())
@@ -149,15 +150,7 @@ def predict(samples: Sequence[Sample]) -> Prediction | None:
         return Prediction(ports[-1], 0, 1.0 if len(hosts) > 1 else 0.9)
     if len(ports) < MIN_SAMPLES:
         return None
-    gaps = [after - before for before, after in pairwise(ports)]
-    direction = 1 if sum(0 < gap <= MAX_GAP for gap in gaps) > sum(-MAX_GAP <= gap < 0 for gap in gaps) else -1
-    regular = [gap * direction for gap in gaps if 0 < gap * direction <= MAX_GAP]
-    jumps = sum(abs(gap) > MAX_GAP for gap in gaps)
-    if jumps > 1 or len(regular) < 2 or len(regular) + jumps < len(gaps):
-        return None
-    step = gcd(*regular)
-    confidence = step * len(regular) / sum(regular) * len(regular) / len(gaps)
-    return Prediction(ports[-1], step * direction, confidence)
+    return _in_order(ports) or _out_of_order(ports)
 
 
 def predict_ports(ports: Sequence[int]) -> Prediction | None:
@@ -176,6 +169,31 @@ def make_plan(ours: Sequence[int], theirs: Sequence[int], *, initiator: bool, rn
         shots = tuple(Shot(after, them.latest, ttl) for after, ttl in OPENINGS)
         return Plan("birthday", shots, SOCKETS, BIRTHDAY_SECONDS)
     return None
+
+
+def _in_order(ports: Sequence[int]) -> Prediction | None:
+    gaps = [after - before for before, after in pairwise(ports)]
+    direction = 1 if sum(0 < gap <= MAX_GAP for gap in gaps) > sum(-MAX_GAP <= gap < 0 for gap in gaps) else -1
+    regular = [gap * direction for gap in gaps if 0 < gap * direction <= MAX_GAP]
+    jumps = sum(abs(gap) > MAX_GAP for gap in gaps)
+    if jumps > 1 or len(regular) < 2 or len(regular) + jumps < len(gaps):
+        return None
+    return _in_steps(ports[-1], direction, regular, len(gaps))
+
+
+def _out_of_order(ports: Sequence[int]) -> Prediction | None:
+    """Close together, but not in order: a packet was lost on its way to the NAT and sent again after the others."""
+    if len(set(ports)) < len(ports) or max(ports) - min(ports) > MAX_GAP:
+        return None
+    rises = sum(1 if after > before else -1 for before, after in pairwise(ports))
+    direction = 1 if rises > 0 or (rises == 0 and ports[-1] > ports[0]) else -1
+    gaps = [after - before for before, after in pairwise(sorted(ports))]
+    return _in_steps(max(ports) if direction > 0 else min(ports), direction, gaps, len(gaps))
+
+
+def _in_steps(latest: int, direction: int, regular: Sequence[int], gaps: int) -> Prediction:
+    step = gcd(*regular)
+    return Prediction(latest, step * direction, step * len(regular) / sum(regular) * len(regular) / gaps)
 
 
 def _aims(us: Prediction, them: Prediction, initiator: bool) -> tuple[int, ...]:

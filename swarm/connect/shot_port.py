@@ -33,7 +33,7 @@ MAX_PORTS = 24
 ATTENDED_BURST, ATTENDED_SECONDS = 12, 4.0
 BIRTHDAY_BURST, BIRTHDAY_SECONDS = 4, 15.0
 """Meetings that others ask us for, and birthdays, of the whole node: so many at once, then one in so many seconds.  An
-introducer may lie about who wants to meet us; what it can make us send is 200 small datagrams a second in the long run."""
+introducer may lie about who wants to meet us: it can make us send 200 small datagrams a second in the long run."""
 
 CLOSING_LOOK = 1.0
 """Seconds between looks whether the last connection has ended."""

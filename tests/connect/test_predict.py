@@ -45,6 +45,10 @@ FIXED, UPWARD, RANDOM = (6881,) * 4, (4000, 4001, 4002, 4003), (20481, 1777, 601
         ((41999, 40000, 40001, 40002), 40002, 1),
         ((6881, 50000, 50001, 50002), 50002, 1),  # the first was preserved
         ((40001, 40000, 41999, 41998), 41998, -1),
+        ((4000, 4003, 4001, 4002), 4003, 1),  # the second probe was lost before it came to the NAT
+        ((4003, 4000, 4001, 4002), 4003, 1),
+        ((4000, 4001, 4003, 4002), 4003, 1),
+        ((4003, 4000, 4002, 4001), 4000, -1),
     ],
 )
 def test_allocations_that_can_be_known(ports: Sequence[int], latest: int, step: int) -> None:

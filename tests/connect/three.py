@@ -114,7 +114,7 @@ class Three:
 
 @asynccontextmanager
 async def three(
-    initiator: Member, target: Member, introducer: Member, delays: tuple[float, float] = (0.02, 0.03)
+    initiator: Member, target: Member, introducer: Member, *, delays: tuple[float, float] = (0.02, 0.03)
 ) -> AsyncIterator[Three]:
     async with trio.open_nursery() as nursery:
         for member in (initiator, target, introducer):

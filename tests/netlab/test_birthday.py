@@ -39,7 +39,7 @@ def member(machine: Machine) -> Member:
 async def meet(machines: tuple[Machine, Machine, Machine]) -> tuple[str, float]:
     """By which path a word and its answer have crossed, or the reason, and seconds."""
     initiator, target, introducer = map(member, machines)
-    async with three(initiator, target, introducer, DELAYS) as made:
+    async with three(initiator, target, introducer, delays=DELAYS) as made:
         started = trio.current_time()
         try:
             link, seconds = await made.reach()
