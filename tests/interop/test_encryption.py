@@ -54,8 +54,8 @@ class Watched:
 
 @asynccontextmanager
 async def our_node(bind: str = LOOPBACK, **config: Any) -> AsyncIterator[Watched]:
-    """TCP only; events are noted at once, while the connections they tell of stand."""
-    settings = Config(bind=bind, port=0, utp=False, trackers=False, **config)
+    """TCP only, and only to whom the test names; events are noted at once, while the connections they tell of stand."""
+    settings = Config(bind=bind, port=0, utp=False, trackers=False, dht=False, pex=False, **config)
     async with open_node(settings) as node, trio.open_nursery() as nursery, node.events() as events:
         watched = Watched(node)
 
