@@ -76,19 +76,25 @@ class ReachabilityProbe:
             self._prove(transport, remote, now)
         return novelty
 
+    def may_ask(self, helper: Endpoint, transport: Transport, now: float) -> bool:
+        """Whether a probe is due, and the peer that we see at ``helper`` one to ask."""
+        facts = self._facts[transport, helper.is_ipv6]
+        if now < facts.next_probe(now) or now < facts.asked.get(network_of(helper.host), now):
+            return False
+        return self._is_outside(helper.host)
+
     def probe(self, helper: Endpoint, transport: Transport, endpoint: Endpoint, now: float) -> Probe | None:
-        """What to ask of the peer that we see at ``helper``, about ``endpoint`` of ours; None if nothing is due.
+        """What to ask of the peer that we see at ``helper``, about ``endpoint`` of ours; None if not `may_ask`.
 
         ``endpoint`` is at the address at which that peer sees us, else it refuses.  ValueError for another family.
         """
         if helper.is_ipv6 is not endpoint.is_ipv6:
             raise ValueError(f"{helper} cannot have {endpoint} dialled")
-        facts = self._facts[transport, helper.is_ipv6]
-        network = network_of(helper.host)
-        if now < facts.next_probe(now) or now < facts.asked.get(network, now) or not self._is_outside(helper.host):
+        if not self.may_ask(helper, transport, now):
             return None
+        facts = self._facts[transport, helper.is_ipv6]
         facts.probed = now
-        facts.ask_again(network, now + HELPER_PAUSE)
+        facts.ask_again(network_of(helper.host), now + HELPER_PAUSE)
         nonce = self._rng.randbytes(NONCE_SIZE)
         self._pending[nonce] = _Pending(helper, transport, now)
         if len(self._pending) > MAX_PENDING:
@@ -140,13 +146,14 @@ class ReachabilityProbe:
             utp6=self.verdict("utp", now, ipv6=True),
         )
 
-    def evidence(self, now: float) -> tuple[str, ...]:
-        """A sentence for each verdict there is."""
-        return tuple(self._sentences(now))
+    def evidence(self, now: float, *, ipv6: bool) -> tuple[str, ...]:
+        """A sentence for each verdict there is of one address family."""
+        return tuple(self._sentences(now, ipv6))
 
-    def _sentences(self, now: float) -> Iterator[str]:
-        for (transport, ipv6), facts in self._facts.items():
+    def _sentences(self, now: float, ipv6: bool) -> Iterator[str]:
+        for transport in TRANSPORTS:
             way = f"{'TCP' if transport == 'tcp' else 'UDP'} over {'IPv6' if ipv6 else 'IPv4'}"
+            facts = self._facts[transport, ipv6]
             verdict = facts.verdict(now)
             if verdict:
                 yield f"{way} reaches us: {facts.prover}, to which we had sent nothing, came in."

@@ -66,10 +66,12 @@ class Reach(Generic[Key]):
     def __init__(self, say: Say, side: ReachSide[Key], key: Key, seen: Seen | None) -> None:
         self.supported = False
         """The peer's handshake names the extension: it may be asked."""
+        self.told: Seen | None = None
+        """Where the peer sees us, by its latest word."""
         self.ignored: Counter[str] = Counter()
+        self.key = key
         self._say = say
         self._side = side
-        self._key = key
         self._unsaid = seen
         self._allowances = {
             Seen: Allowance(SEEN_BURST, SEEN_SECONDS),
@@ -109,13 +111,14 @@ class Reach(Generic[Key]):
             return
         match message:
             case Seen():
-                self._side.endpoint_seen(self._key, message, now)
+                self.told = message
+                self._side.endpoint_seen(self.key, message, now)
             case Probe():
-                self._side.probe_asked(self._key, message, now)
+                self._side.probe_asked(self.key, message, now)
             case Forward():
-                self._side.forward_asked(self._key, message, now)
+                self._side.forward_asked(self.key, message, now)
             case ProbeResult():
-                self._side.result_told(self._key, message, now)
+                self._side.result_told(self.key, message, now)
 
     def tick(self, now: float) -> None:
         pass

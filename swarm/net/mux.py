@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import trio
 
+from swarm.endpoint import Endpoint
 from swarm.net.network import DatagramSocket, Outgoing, Path, Received
 
 SEND_LIMIT = 2048  # datagrams one core may send in one pass; the rest leaves in the next, after the others
@@ -89,16 +90,29 @@ class MuxStatistics:
 
 Publish = Callable[[Sequence[Any]], None]
 
+Notice = Callable[[Endpoint, float], None]
+"""Told of the other end of a run of datagrams, and the time."""
+
 
 class Mux:
     """Owns ``socket`` and moves datagrams between it and its cores while `run` runs.
 
     ``clock`` is what the cores get as ``now``; simulated sockets go with `trio.current_time` under a MockClock too.
+    ``on_received`` is told who sent each run before any core sees it, ``on_sending`` where each run is about to go.
     """
 
-    def __init__(self, socket: DatagramSocket, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self,
+        socket: DatagramSocket,
+        clock: Callable[[], float] = trio.current_time,
+        *,
+        on_received: Notice | None = None,
+        on_sending: Notice | None = None,
+    ) -> None:
         self.socket = socket
         self._clock = clock
+        self._on_received = on_received
+        self._on_sending = on_sending
         self._ports: list[_Port] = []  # by priority, then in order of registration
         self._turns: deque[_Port] = deque()  # the same in the order of sending, rotated after a full send buffer
         self._by_first_byte: list[tuple[_Port, ...]] = [()] * 256
@@ -167,6 +181,9 @@ class Mux:
             received = self.socket.receive_nowait()
             if received:
                 now = self._clock()
+                if self._on_received is not None:
+                    for run in received:
+                        self._on_received(run.path.remote, now)
                 self._dispatch(received, now)
                 self._pass(now)
                 await trio.lowlevel.checkpoint()
@@ -252,6 +269,8 @@ class Mux:
             if not port.unsent:
                 return
             while port.unsent and budget > 0:
+                if self._on_sending is not None:
+                    self._on_sending(port.unsent[0].path.remote, now)
                 sent = self._send_run(port, port.unsent[0])
                 if sent is None:
                     return

@@ -16,7 +16,7 @@ from dht.results import Result
 from dht.service import DhtService
 from dht.state import SavedState
 from swarm.endpoint import Endpoint
-from swarm.net.mux import DatagramCore, Mux, MuxStatistics, Priority
+from swarm.net.mux import DatagramCore, Mux, MuxStatistics, Notice, Priority
 from swarm.net.network import DatagramSocket, Stream
 from swarm.net.stun import StunClient
 from swarm.net.stun_service import StunService
@@ -35,7 +35,7 @@ class UdpPort:
 
     ``rng`` makes connection and transaction ids, which strangers must not guess: a `random.SystemRandom`.
     ``dht_saved`` is the table to start from; ``on_dht_fact`` is called with what the node learns of ourselves
-    (`AddressObserved`, `NodeIdChanged`).
+    (`AddressObserved`, `NodeIdChanged`).  ``on_received`` and ``on_sending`` are those of the `Mux`.
     """
 
     def __init__(
@@ -48,8 +48,10 @@ class UdpPort:
         dht_saved: SavedState | None = None,
         on_dht_fact: Callable[[Result], None] | None = None,
         stun: bool = False,
+        on_received: Notice | None = None,
+        on_sending: Notice | None = None,
     ) -> None:
-        self._mux = Mux(socket)
+        self._mux = Mux(socket, on_received=on_received, on_sending=on_sending)
         tracker_core = UdpTracker(rng)
         self.trackers = UdpTrackerService(tracker_core, self._mux.wake)
         self._mux.add(tracker_core, priority=Priority.UDP_TRACKER, on_results=self.trackers.deliver)

@@ -408,7 +408,7 @@ def test_an_open_port_is_found_at_once(behaviour: NatBehaviour | None, transport
     assert ask_all(world, asker, links[:1], transport) == [True]
     other: Transport = "tcp" if transport == "utp" else "utp"
     assert asker.verdict(other) is None
-    (sentence,) = asker.reachability.evidence(world.now)
+    (sentence,) = asker.reachability.evidence(world.now, ipv6=False)
     assert "22.0.0.1:6881" in sentence
 
 
@@ -417,7 +417,7 @@ def test_an_open_port_is_found_at_once(behaviour: NatBehaviour | None, transport
 def test_a_filter_is_believed_after_three_helpers(behaviour: NatBehaviour, transport: Transport) -> None:
     world, asker, links = scene(behaviour)
     assert ask_all(world, asker, links, transport) == [None, None, False]
-    assert "in vain" in asker.reachability.evidence(world.now)[0]
+    assert "in vain" in asker.reachability.evidence(world.now, ipv6=False)[0]
     assert asker.reachability.report(world.now) == (
         Reachability(utp4=False) if transport == "utp" else Reachability(tcp4=False)
     )
