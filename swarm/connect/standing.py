@@ -79,6 +79,7 @@ class Standing:
         self._port = 0  # our own, 0 while offline
         self._addresses: dict[Family, frozenset[str]] = dict.fromkeys(FAMILIES, frozenset())
         self._global: dict[Family, str | None] = dict.fromkeys(FAMILIES)  # of our interfaces
+        self._seen_at: dict[Family, str] = {}  # our addresses as most see them, until most see another
         self._mapped: dict[Family, int] = {}  # outside ports, also those that were lost a moment ago
         self._where = dict.fromkeys(FAMILIES, Whereabouts(None, 0))
         self._lost = trio.Event()
@@ -265,16 +266,20 @@ class Standing:
         return servers
 
     async def _discover(self, family: Family, stun: Binds, servers: list[Endpoint]) -> None:
-        """Ask one server after the other until one answers."""
+        """Ask one server after the other until the answers tell how the NAT maps."""
         probe, own = self._probes[family], [Endpoint(host, self._port) for host in self._addresses[family]]
+        silent = True
         for server in servers:
             second = next((other for other in servers if other.host != server.host), None)
             observations = await discover_nat(stun, server, second=second, own=own)
             if observations.evidence:
+                silent = False
                 probe.stun_says(observations, trio.current_time())
                 self._heed(probe)
+            if observations.mapping != "unknown":
                 return
-        self._emit(Warned(f"no STUN server answers: {', '.join(map(str, servers))}"))
+        if silent:
+            self._emit(Warned(f"no STUN server answers: {', '.join(map(str, servers))}"))
 
     # -- conclusions ------------------------------------------------------------------------------------------------
 
@@ -299,7 +304,9 @@ class Standing:
             self._probes[family].bound(self._port, sorted(addresses), now)
 
     def _heed(self, probe: NatProbe) -> None:
-        if probe.take_results():
+        """Has it found out where we are?"""
+        for changed in probe.take_results():
+            self._seen_at[_family(":" in changed.new)] = changed.new
             self._look()
 
     def _look(self) -> None:
@@ -334,7 +341,7 @@ class Standing:
 
     def _host(self, family: Family) -> str | None:
         """Our own address if it is a public one, else where others see us, else what the gateway says."""
-        host = self._global[family] or self._probes[family].external_host(trio.current_time())
+        host = self._global[family] or self._seen_at.get(family)
         if host is None and family == 4:
             outside = self._gateway_outside()
             host = outside if outside is not None and is_behind_another_nat(outside) is False else None
