@@ -16,7 +16,7 @@ import trio
 from swarm.connect.birthday import meet_by_birthday
 from swarm.connect.dial import Link
 from swarm.connect.knock import Knocker
-from swarm.connect.predict import Plan, make_plan
+from swarm.connect.predict import Plan, make_plan, predict_ports
 from swarm.connect.shot_port import ShotPort, ShotPorts
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
@@ -44,11 +44,14 @@ from swarm.net.network import Stream
 MESSAGE_WITHIN = 3.0
 """Seconds for each message of the introducer's; measuring takes 2 at worst."""
 
-MAX_ATTENDED = 4
+MAX_ATTENDED = 12
 """Meetings as target at once, in one torrent."""
 
 MAX_WAITING = 8
 """Messages of one meeting that wait to be read; there are four in all."""
+
+TURN_WITHIN = 2.5
+"""Seconds that one who asks for us waits for other meetings of ours."""
 
 TRIES = 2
 """Meetings for one prediction: others may have taken too many ports in between."""
@@ -126,12 +129,15 @@ class Agreements:
         """As initiator: a stream to ``target``, a peer of ``introducer``'s, by "predicted" or "birthday".
 
         The caller must send at once.  RemoteError: what introducer or target refused with; "no-answer"; "hopeless" for
-        NATs between which only a relay helps; "busy", "no-ports", "timed-out".  Takes up to 5 s for prediction, 15 for
-        a birthday.  Cancellation gives it up and lets the other end know.
+        NATs between which only a relay helps; "busy", "no-ports", "timed-out"; "crossed" if the target is asking
+        for us meanwhile, so that the stream comes from there.  Takes up to 5 s for prediction, 15 for a birthday.
+        Cancellation gives it up and lets the other end know.
         """
         for tries_left in reversed(range(TRIES)):
-            meeting = _Meeting(self._meetings, introducer, self._ports.rng.randbytes(NONCE_SIZE))
+            meeting = _Meeting(self._meetings, introducer, self._ports.rng.randbytes(NONCE_SIZE), target)
             try:
+                if any(each.peer.host == target.host for each in self._meetings.values()):
+                    raise RemoteError("crossed")
                 return await self._ask_and_meet(meeting, target)
             except RemoteError as error:
                 if error.reason != "timed-out" or meeting.path != "predicted" or not tries_left:
@@ -180,17 +186,35 @@ class Agreements:
             return "not-bridged"
         if not self._side.wants(offered.sender):
             return "not-wanted"
+        if self._gives_way(offered):
+            return "crossed"
         taken = (by, offered.session) in self._meetings or self._attended >= MAX_ATTENDED
         if taken or not self._ports.has_room or not self._ports.attended.take(now):
             return "busy"
         return None
 
+    def _gives_way(self, offered: Offered) -> bool:
+        """Whether a meeting with the same peer that we asked for goes on instead; if not, that one is given up.
+
+        Both would spoil each other's predictions.  Both ends see both, and keep the one with the smaller session.
+        """
+        crossing = [each for each in self._meetings.values() if each.ours and each.peer.host == offered.sender.host]
+        if any(each.session < offered.session for each in crossing):
+            return True
+        for each in crossing:
+            each.introducer.tell(Refusal(each.session, "crossed"))
+            each.tell(Refusal(each.session, "crossed"))
+        return False
+
     async def _attend(self, by: Punch, offered: Offered) -> None:
         started = trio.current_time()
-        meeting = _Meeting(self._meetings, by, offered.session)
+        meeting = _Meeting(self._meetings, by, offered.session, offered.sender, ours=False)
         try:
-            async with self._ports.open(offered.session, ipv6=offered.sender.is_ipv6) as port:
-                with meeting:
+            with meeting:
+                async with (
+                    self._ports.turn(TURN_WITHIN) as meeting.end_turn,
+                    self._ports.open(offered.session, ipv6=offered.sender.is_ipv6) as port,
+                ):
                     by.tell(Answer(offered.session, self._terms()))
                     link = await self._meet(meeting, port, offered.sender, initiator=False)
                     self._side.meeting_arrived(link, trio.current_time() - started)
@@ -203,8 +227,12 @@ class Agreements:
 
     async def _ask_and_meet(self, meeting: _Meeting, target: Endpoint) -> Link:
         introducer = meeting.introducer
-        async with self._ports.open(meeting.session, ipv6=introducer.located.observed.is_ipv6) as port:
+        async with (
+            self._ports.turn() as end_turn,
+            self._ports.open(meeting.session, ipv6=introducer.located.observed.is_ipv6) as port,
+        ):
             with meeting:
+                meeting.end_turn = end_turn
                 introducer.tell(Offer(meeting.session, target, self._terms()))
                 answered = await meeting.next(Answered)
                 if answered.sender.host != target.host:
@@ -223,6 +251,8 @@ class Agreements:
         port.measure([Endpoint(host, number) for number in measure.ports], measure.nonce)
         go = await meeting.next(Go)
         started = trio.current_time()
+        ours = predict_ports(go.ours)
+        self._ports.in_sequence = ours is not None and ours.step != 0
         plan = make_plan(go.ours, go.theirs, initiator=initiator, rng=self._ports.rng)
         if plan is None:
             raise RemoteError("hopeless", "the NATs of both hand out ports that nobody can know")
@@ -237,11 +267,13 @@ class Agreements:
             if plan.sockets > 1:
                 return await self._shoot_from_many(meeting, host, plan, initiator)
             port.shoot(host, plan.shots)
+            meeting.end_turn()
             with _timed_out_after(plan.seconds):
                 met = await port.meet()
             return await _connect(port, met, initiator)
 
     async def _shoot_from_many(self, meeting: _Meeting, host: str, plan: Plan, initiator: bool) -> Stream:
+        meeting.end_turn()
         with _timed_out_after(plan.seconds):
             socket, met = await meet_by_birthday(self._ports.network, plan, meeting.session, host)
         with self._ports.adopt(socket, Knocker(meeting.session)) as winner:
@@ -252,14 +284,20 @@ class Agreements:
 class _Meeting:
     """One meeting as one end of it sees it; a context manager while it is on."""
 
-    def __init__(self, meetings: dict[Key, _Meeting], introducer: Punch, session: bytes) -> None:
+    def __init__(
+        self, meetings: dict[Key, _Meeting], introducer: Punch, session: bytes, peer: Endpoint, *, ours: bool = True
+    ) -> None:
+        """``ours``: we are the initiator."""
         self.introducer = introducer
         self.session = session
+        self.peer = peer
+        self.ours = ours
         self.refused: str | None = None
         """Why the others have ended it."""
         self.path: PathName | None = None
         """How we shoot, once that has been agreed."""
         self.scope = trio.CancelScope()
+        self.end_turn: Callable[[], None] = lambda: None
         self._meetings = meetings
         self._send, self._receive = trio.open_memory_channel[PunchMessage](MAX_WAITING)
 

@@ -55,6 +55,9 @@ class ShotPorts:
         self.rng = rng
         self.attended = Allowance(ATTENDED_BURST, ATTENDED_SECONDS)
         """For meetings that others ask for."""
+        self.in_sequence = True
+        """Whether our NAT hands out ports one after the other, as last seen: then meetings take turns."""
+        self._turn = trio.Lock()
         self._birthdays = Allowance(BIRTHDAY_BURST, BIRTHDAY_SECONDS)
         self._at_birthday = False
         self._config = config or UtpConfig(max_connections=8, max_half_open=4, accept_backlog=4)
@@ -78,6 +81,28 @@ class ShotPorts:
         """A task that ends with `run`; only while there is `has_room`."""
         assert self._nursery is not None
         self._nursery.start_soon(function, *arguments)
+
+    @asynccontextmanager
+    async def turn(self, patience: float = float("inf")) -> AsyncIterator[Callable[[], None]]:
+        """A meeting's time from agreement to first shots, in which no other one of ours moves the sequence of ports on;
+        what is yielded ends it early.  Waits for it, at most ``patience`` seconds: RemoteError("busy")."""
+        held = self.in_sequence
+        if held:
+            with trio.move_on_after(patience) as waiting:
+                await self._turn.acquire()
+            if waiting.cancelled_caught:
+                raise RemoteError("busy", "another meeting goes first")
+
+        def end() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self._turn.release()
+
+        try:
+            yield end
+        finally:
+            end()
 
     @contextmanager
     def birthday(self) -> Iterator[None]:

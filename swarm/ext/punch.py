@@ -26,15 +26,15 @@ from swarm.endpoint import Endpoint
 from swarm.events import PathName
 from swarm.ext.extension import Say
 from swarm.ext.holepunch import Allowance
-from swarm.ext.punch_message import Offer, Offered, PunchMessage, parse_punch_message_untrusted
+from swarm.ext.punch_message import Offered, PunchMessage, Refusal, parse_punch_message_untrusted
 from swarm.wire.extended import ExtendedHandshake
 
-ASKED_BURST, ASKED_SECONDS = 4, 10.0
-"""Offers, in either direction, that a peer may make us: so many at once, then one in so many seconds.  Each makes us
-send some dozens of datagrams, or open a few sockets."""
+OFFERED_BURST, OFFERED_SECONDS = 12, 5.0
+"""Meetings that an introducer may call us to: so many at once, then one in so many seconds.  Each makes us send some
+hundreds of datagrams."""
 
-OTHERS_BURST, OTHERS_SECONDS = 32, 1.0
-"""All other messages: four belong to a meeting."""
+MESSAGES_BURST, MESSAGES_SECONDS = 64, 1.0
+"""All messages: four belong to a meeting."""
 
 
 class Located(Protocol):
@@ -65,7 +65,8 @@ class PunchSide(Protocol):
 class Punch:
     """The extension on one connection, which it also stands for among `PunchSide` and desk; an `Extension`.
 
-    ``ignored`` counts what was not passed on: "unknown-type", "too-many-offers", "too-many-messages".
+    ``ignored`` counts what was not passed on: "unknown-type", "too-many-messages", and "too-many-offered", which is
+    answered.
     """
 
     NAME = "sw_punch"
@@ -77,8 +78,8 @@ class Punch:
         self.located = located
         self._say = say
         self._side = side
-        self._asked = Allowance(ASKED_BURST, ASKED_SECONDS)
-        self._others = Allowance(OTHERS_BURST, OTHERS_SECONDS)
+        self._offered = Allowance(OFFERED_BURST, OFFERED_SECONDS)
+        self._messages = Allowance(MESSAGES_BURST, MESSAGES_SECONDS)
 
     def tell(self, message: PunchMessage) -> None:
         self._say(message.encode())
@@ -93,10 +94,11 @@ class Punch:
         message = parse_punch_message_untrusted(payload)
         if message is None:
             self.ignored["unknown-type"] += 1
-        elif isinstance(message, Offer | Offered) and not self._asked.take(now):
-            self.ignored["too-many-offers"] += 1
-        elif not self._others.take(now):
+        elif not self._messages.take(now):
             self.ignored["too-many-messages"] += 1
+        elif isinstance(message, Offered) and not self._offered.take(now):
+            self.ignored["too-many-offered"] += 1
+            self.tell(Refusal(message.session, "too-many-offered"))
         else:
             self._side.punch_told(self, message, now)
 

@@ -37,11 +37,14 @@ SHOOTING_SECONDS = 20.0
 """After go, for so long a refusal is passed on to the other end."""
 
 MAX_SESSIONS = 16
-"""Meetings under way in one torrent; beyond it "busy" is answered."""
+"""Meetings in one torrent that have not come to go; beyond it "busy" is answered."""
 
-SOURCE_BURST, SOURCE_SECONDS = 12, 5.0
+MAX_KNOWN = 256
+"""Meetings likewise, those included whose ends are shooting."""
+
+SOURCE_BURST, SOURCE_SECONDS = 24, 3.0
 PAIR_BURST, PAIR_SECONDS = 3, 20.0
-TARGET_BURST, TARGET_SECONDS = 6, 10.0
+TARGET_BURST, TARGET_SECONDS = 12, 5.0
 """Offers from one address, from one address for one target, and for one target: so many at once, then one in so many
 seconds.  A birthday makes the target send 2,048 datagrams."""
 
@@ -82,6 +85,7 @@ class _Session:
     until: float
     nonces: tuple[bytes, bytes] = (b"", b"")
     measuring: bool = False
+    gone: bool = False
 
     def other(self, one: Punch) -> Punch:
         return self.target if one is self.initiator else self.initiator
@@ -156,7 +160,10 @@ class PunchDesk:
     def closed(self, by: Punch) -> None:
         """A connection has ended, and with it its meetings that did not come to go."""
         for session in [each for each in self._sessions.values() if by in (each.initiator, each.target)]:
-            self._end(session, "not-connected", session.other(by))
+            if session.gone:
+                del self._sessions[session.session]
+            else:
+                self._end(session, "not-connected", session.other(by))
 
     def statistics(self) -> PunchDeskStatistics:
         return PunchDeskStatistics(self._asked, self._gone, dict(self._refused))
@@ -185,6 +192,7 @@ class PunchDesk:
             self._end(session, "not-measured", *ends)
             return
         self._gone += 1
+        session.gone = True
         session.until += SHOOTING_SECONDS
         first, second = (seen[nonce] for nonce in session.nonces)
         slowest = max(first.seconds, second.seconds)
@@ -221,7 +229,8 @@ class PunchDesk:
         return self._reason_to_wait(by, found, offer, now) or found
 
     def _reason_to_wait(self, by: Punch, found: Punch, offer: Offer, now: float) -> str | None:
-        if len(self._sessions) >= MAX_SESSIONS or offer.session in self._sessions:
+        under_way = sum(not each.gone for each in self._sessions.values())
+        if under_way >= MAX_SESSIONS or len(self._sessions) >= MAX_KNOWN or offer.session in self._sessions:
             return "busy"
         target = found.located.observed
         if not self._pairs.take((by.located.observed.party, target), now):

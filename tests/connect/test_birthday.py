@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import cast
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from swarm.connect.birthday import FEWEST, meet_by_birthday
 from swarm.connect.dial import Link
@@ -20,13 +21,14 @@ from swarm.connect.second_port import PATIENCE
 from swarm.connect.shot_port import BIRTHDAY_BURST, CLOSING_LOOK
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
+from swarm.ext.punch import Punch
 from swarm.ext.punch_message import Terms
 from swarm.net.network import DatagramSocket, Network, Outgoing, Path
 from swarm.simnet.catalogue import KINDS, behind
 from swarm.simnet.host import Host
 from swarm.simnet.internet import Internet, open_internet
 from swarm.simnet.replay import seeded_scheduler
-from tests.connect.three import Member, Three, three
+from tests.connect.three import HELLO, WELCOME, Member, Three, three
 
 RUNS = 20
 RANDOM, FIXED = (20481, 1777, 60123, 33333), (6881,) * 4
@@ -240,6 +242,71 @@ async def test_a_node_has_one_birthday_at_a_time_and_not_too_many(autojump_clock
                 pass
         with pytest.raises(RemoteError, match="busy"), ports.birthday():
             pass
+
+
+@pytest.mark.parametrize("introducers", [1, 2])
+@pytest.mark.parametrize("seed", range(4))
+async def test_of_two_that_ask_for_each_other_at_once_one_is_answered(
+    autojump_clock: MockClock, introducers: int, seed: int
+) -> None:
+    async with between(("symseq", "symseq"), seed) as (internet, made):
+        one, other = made.initiator, made.target
+        through = [one.agreements.introducers(other.external)[0], other.agreements.introducers(one.external)[0]]
+        if introducers == 2:
+            host = behind(internet, "open", "second")
+            second = Member(host, host.ipv4, 99)
+            made.nursery.start_soon(second.second_ports.run)
+            await wait_all_tasks_blocked()
+            through[1] = made.join(other, second, 0.025)[0]
+            made.join(one, second, 0.035)
+        met = Counter[str]()
+
+        async def reach(member: Member, introducer: Punch, target: Endpoint) -> None:
+            try:
+                link = await member.agreements.reach(introducer, target)
+            except RemoteError as error:
+                met[error.reason] += 1
+            else:
+                met[link.path] += 1
+                await link.stream.send_all(HELLO)
+                assert await link.stream.receive_some() == WELCOME
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reach, one, through[0], other.external)
+            nursery.start_soon(reach, other, through[1], one.external)
+        assert met == {"predicted": 1, "crossed": 1}
+        assert len(one.arrived) + len(other.arrived) == 1
+
+
+@pytest.mark.parametrize("asked", [False, True])
+@pytest.mark.parametrize("kind", ["cone", "symseq"])
+async def test_a_sequence_of_ports_bears_many_meetings_at_once(
+    autojump_clock: MockClock, kind: str, asked: bool
+) -> None:
+    """Of one behind a NAT that allocates in sequence, who asks for all the others or is ``asked`` for by them."""
+    async with between(("symseq", kind)) as (internet, made):
+        one, others = made.initiator, [made.target]
+        for number in range(7):
+            host = behind(internet, kind, f"o{number}")
+            others.append(Member(host, outside(internet, host, kind), 50 + number))
+            made.nursery.start_soon(others[-1].ports.run)
+            await wait_all_tasks_blocked()
+            made.join(others[-1], made.introducer, 0.01 + 0.007 * number)
+        met = Counter[str]()
+
+        async def reach(initiator: Member, target: Member) -> None:
+            (introducer,) = initiator.agreements.introducers(target.external)
+            link = await initiator.agreements.reach(introducer, target.external)
+            await link.stream.send_all(HELLO)
+            assert await link.stream.receive_some() == WELCOME
+            met[link.path] += 1
+
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for other in others:
+                nursery.start_soon(reach, *((other, one) if asked else (one, other)))
+        assert met == {"predicted": 8}
+        print(f"8 × {kind}: {trio.current_time() - started:.2f} s")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from dht.bencode import decode_untrusted, encode
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteProtocolError
 from swarm.events import PathName
-from swarm.ext.punch import ASKED_BURST, ASKED_SECONDS, OTHERS_BURST, Punch
+from swarm.ext.punch import MESSAGES_BURST, OFFERED_BURST, OFFERED_SECONDS, Punch
 from swarm.ext.punch_desk import LEAD, MAX_SESSIONS, PAIR_BURST, SESSION_SECONDS, SOURCE_BURST, Observation, PunchDesk
 from swarm.ext.punch_message import (
     MAX_CANDIDATES,
@@ -218,23 +218,23 @@ def test_support_follows_the_handshake() -> None:
         assert punch.supported is supported
 
 
-@pytest.mark.parametrize("message", [MESSAGES[0], MESSAGES[2]], ids=["offer", "offered"])
-def test_offers_are_rationed_in_both_directions(message: PunchMessage) -> None:
-    side = Side()
-    punch = Punch(lambda payload: None, side, Located(HERE))
-    for _ in range(ASKED_BURST + 3):
-        punch.receive_untrusted(message.encode(), 0.0)
-    assert (len(side.told), punch.ignored["too-many-offers"]) == (ASKED_BURST, 3)
-    punch.receive_untrusted(message.encode(), ASKED_SECONDS)
-    assert len(side.told) == ASKED_BURST + 1
+def test_an_introducer_calls_us_to_so_many_meetings_and_hears_that_more_are_too_many() -> None:
+    side, said = Side(), list[bytes]()
+    punch = Punch(said.append, side, Located(HERE))
+    for _ in range(OFFERED_BURST + 3):
+        punch.receive_untrusted(MESSAGES[2].encode(), 0.0)
+    assert (len(side.told), punch.ignored["too-many-offered"]) == (OFFERED_BURST, 3)
+    assert said == [Refusal(SESSION, "too-many-offered").encode()] * 3
+    punch.receive_untrusted(MESSAGES[2].encode(), OFFERED_SECONDS)
+    assert len(side.told) == OFFERED_BURST + 1
 
 
-def test_a_flood_of_other_messages_is_rationed() -> None:
+def test_a_flood_of_messages_is_rationed() -> None:
     side = Side()
     punch = Punch(lambda payload: None, side, Located(HERE))
-    for _ in range(OTHERS_BURST + 5):
+    for _ in range(MESSAGES_BURST + 5):
         punch.receive_untrusted(MESSAGES[7].encode(), 0.0)
-    assert (len(side.told), punch.ignored["too-many-messages"]) == (OTHERS_BURST, 5)
+    assert (len(side.told), punch.ignored["too-many-messages"]) == (MESSAGES_BURST, 5)
 
 
 # ---- the desk
