@@ -11,7 +11,7 @@ import errno
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,13 @@ from dht.config import DhtConfig
 from dht.results import NodeStatistics
 from swarm.config import Config
 from swarm.connect.acceptor import Acceptor
+from swarm.connect.dial import NotingDials
+from swarm.connect.dial_back import BackDialer
 from swarm.connect.dialer import Dialer
 from swarm.connect.encrypted import Encryption
 from swarm.connect.rungs import Means
+from swarm.connect.second_port import SecondPorts
+from swarm.connect.shot_port import ShotPorts
 from swarm.connect.standing import Standing
 from swarm.discover.dht_source import DhtSource
 from swarm.discover.lsd import LocalDiscovery
@@ -39,6 +43,7 @@ from swarm.net.bound import BoundNetwork
 from swarm.net.listen import OpenPorts, following_ports, open_ports
 from swarm.net.mux import MuxStatistics
 from swarm.net.network import DatagramSocket, Network
+from swarm.net.ownaddress import global_address
 from swarm.net.real import RealNetwork
 from swarm.net.udp_port import UdpPort, UtpPort
 from swarm.ratelimit import TokenBucket
@@ -100,8 +105,6 @@ class Node:
         self._work = work
         self._obfuscated: dict[bytes, bytes] = {}  # how encrypted handshakes name our torrents, to info-hash
         self._encryption = Encryption(config.encryption, self._obfuscated.get, rng, runner)
-        self._dialer = Dialer(self._network, config, self._doors, self._encryption)
-        self._acceptor = Acceptor(config, self._door_of, self._encryption, self.emit, self._room, self._expects)
         self._announcer = Announcer(
             TrackerClient(self._network, {}), port=self._announced_port, rng=rng, emit=self.emit
         )
@@ -116,12 +119,28 @@ class Node:
             learnt=self._tell_where_we_are,
             moved=self._moved,
         )
+        strangers = self.standing.strangers
+        dials = NotingDials(self._network, strangers.tcp_dialled)
+        self._back_dialer = BackDialer(dials, self._encryption, self._connected)
+        self._dialer = Dialer(dials, config, self._doors, self._encryption, self._back_dialer.got_out)
+        self._acceptor = Acceptor(
+            config,
+            self._door_of,
+            self._encryption,
+            self.emit,
+            self._room,
+            self._expects,
+            came_in=strangers.tcp_came_in,
+            dialled_back=strangers.dialled_back,
+        )
         self._announcer.external_address = partial(self.standing.address_seen, source="tracker")
         self._told: object = None  # what peers were told last of where we are
         self._dht = self._make_dht(runner, public=not alone and not config.dht_bootstrap) if config.dht else None
         self._local: LocalDiscovery | None = None
         if config.lsd and not alone:
             self._local = LocalDiscovery(self._network, port=lambda: self.port or 0, rng=rng, emit=self.emit)
+        self._shot_ports = ShotPorts(self._network, rng)
+        self._second_ports = SecondPorts(self._network)
         self._lent = Lent(
             config=config,
             peer_id=self.peer_id,
@@ -137,8 +156,15 @@ class Node:
             announcer=self._announcer,
             dht=self._dht,
             local=self._local,
+            standing=self.standing,
+            back_dialer=self._back_dialer,
             dht_port=lambda remote: self.standing.port_for(remote) if self._dht is not None else None,
             own_address=self.standing.own_address,
+            shot_ports=self._shot_ports,
+            second_ports=self._second_ports,
+            terms=self.standing.terms,
+            is_open=lambda: global_address(self._network, ipv6=False) is not None,
+            welcome=self._acceptor.take,
             address_seen=lambda peer, host: self.standing.address_seen(peer.host, host, source="bep10"),
             listening_port=lambda: self.port or 0,
             port_for=self.standing.port_for,
@@ -339,8 +365,11 @@ class Node:
                     if listener is not None:
                         nursery.start_soon(self._acceptor.serve, listener.accept, "tcp")
                 nursery.start_soon(self._watch_addresses)
+                nursery.start_soon(self._shot_ports.run)
+                nursery.start_soon(self._second_ports.run)
                 means = Means(ports.port if self.config.tcp else None, utp)
                 nursery.start_soon(self._dialer.run, means, self._room)
+                nursery.start_soon(self._back_dialer.run, means)
                 if isinstance(self._network, BoundNetwork):
                     await self._wait_until_bind_lost(self._network)
                     self._drop_connections("network-lost")
@@ -414,6 +443,8 @@ class Node:
             dht_saved=dht.saved(family) if dht is not None else None,
             on_dht_fact=self.standing.dht_fact,
             stun=bool(self.config.stun),
+            on_received=self.standing.strangers.udp_received,
+            on_sending=self.standing.strangers.udp_sending,
         )
 
     def _tell_ports(self, ports: OpenPorts) -> None:
@@ -455,6 +486,12 @@ class Node:
 
     def _expects(self, remote: Endpoint) -> bool:
         return any(torrent.punching.expects(remote) for torrent in self.torrents.values())
+
+    def _connected(self) -> Iterator[Endpoint]:
+        """Where our peers are."""
+        for torrent in self.torrents.values():
+            for peer in torrent.connections:
+                yield peer.identity.endpoint
 
     def _room(self) -> int:
         """How many more connections the node takes."""

@@ -32,10 +32,7 @@ NOTHING = NodeStatistics(*(0 for _ in fields(NodeStatistics)))
 
 
 def snapshot_of(node: Node) -> Snapshot:
-    """The node now; what belongs to its ports is empty while it is offline.
-
-    What nobody measures yet (reachability) is not known.
-    """
+    """The node now; what belongs to its ports is empty while it is offline."""
     now, torrents = trio.current_time(), node.torrents.values()
     return Snapshot(
         now=now,
@@ -44,6 +41,7 @@ def snapshot_of(node: Node) -> Snapshot:
         uptime=now - node.opened_at,
         listen=() if node.ports is None else tuple(_listening(node.ports)),
         nat={4: node.standing.report(4), 6: node.standing.report(6)},
+        reachability=node.standing.strangers.probe.report(now),
         leases=node.standing.leases(),
         dht=node.dht_statistics(),
         sockets={} if node.ports is None else _sockets(node.ports, node.socket_statistics()),

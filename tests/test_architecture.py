@@ -44,6 +44,7 @@ FLOORS: dict[str, int] = {
     "swarm.torrent.content": 4,
     "swarm.torrent.extensions": 4,
     "swarm.torrent.gossip": 4,
+    "swarm.torrent.meetings": 4,
     "swarm.torrent.metasource": 4,
     "swarm.torrent.sources": 4,
     "swarm.torrent.admission": 4,

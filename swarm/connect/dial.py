@@ -8,13 +8,14 @@ Does not choose between endpoints or transports: `ladder` does.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import EncryptionName, PathName
-from swarm.net.network import Network, Stream
+from swarm.net.network import Stream
 from swarm.net.udp_port import UtpPort
 from utp.errors import ConnectionLost, LocalProtocolError
 
@@ -34,7 +35,25 @@ class Link:
         return self.stream.remote
 
 
-async def dial_tcp(network: Network, remote: Endpoint, *, from_port: int | None, elsewhere: bool = True) -> Link:
+class DialsTcp(Protocol):
+    """What dialling needs of a `Network`."""
+
+    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> Stream: ...
+
+
+class NotingDials:
+    """A network whose dials are noted: ``note`` is told whom we are about to dial."""
+
+    def __init__(self, network: DialsTcp, note: Callable[[Endpoint], None]) -> None:
+        self._network = network
+        self._note = note
+
+    async def dial_tcp(self, remote: Endpoint, *, local: Endpoint | None = None) -> Stream:
+        self._note(remote)
+        return await self._network.dial_tcp(remote, local=local)
+
+
+async def dial_tcp(network: DialsTcp, remote: Endpoint, *, from_port: int | None, elsewhere: bool = True) -> Link:
     """Connect over TCP, from our listening port where the kernel allows it.
 
     The kernel refuses a second connection between the same two endpoints (EADDRNOTAVAIL); then an ephemeral port is

@@ -12,7 +12,7 @@ from typing import Protocol
 import trio
 
 from swarm.config import Config
-from swarm.connect.dial import Link
+from swarm.connect.dial import DialsTcp, Link
 from swarm.connect.encrypted import Encryption
 from swarm.connect.ladder import Failure, Rung, UnreachableError, climb
 from swarm.connect.punching import Punching
@@ -20,7 +20,6 @@ from swarm.connect.rungs import Means, Rungs
 from swarm.connect.shake import shake_as_initiator
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.net.network import Network
 from swarm.peerlist import HUNG_UP, KnownPeer
 from swarm.wire.handshake import Handshake
 
@@ -62,15 +61,18 @@ class Dialer:
 
     def __init__(
         self,
-        network: Network,
+        network: DialsTcp,
         config: Config,
         torrents: Callable[[], Sequence[WantsPeers]],
         encryption: Encryption,
+        got_out: Callable[[Link], None] = lambda link: None,
     ) -> None:
+        """``got_out`` is told of every link that comes about."""
         self._network = network
         self._config = config
         self._torrents = torrents
         self._encryption = encryption
+        self._got_out = got_out
         self._rungs = Rungs(network, config)
         self._turn = 0
         self._online: tuple[trio.Nursery, Means] | None = None
@@ -177,6 +179,7 @@ class Dialer:
                 link = await climb(rungs, lambda failure: torrent.rung_failed(peer, failure))
             except UnreachableError as error:
                 return [*failures, *error.failures]
+            self._got_out(link)
             shaken = await self._shake(torrent, peer, link, crypto_provide)
             if not isinstance(shaken, Failure):
                 return shaken

@@ -86,6 +86,7 @@ class Punching:
         owns: Callable[[Endpoint], bool],
         shoot: Callable[[Endpoint, Endpoint], None],
         swap: Callable[[PeerConnection], bool],
+        predict: Callable[[Endpoint], Awaitable[Link]] | None = None,
     ) -> None:
         self._info_hash = info_hash
         self._connections = connections
@@ -93,6 +94,8 @@ class Punching:
         self._owns = owns
         self._shoot = shoot
         self._swap = swap
+        self.predict = predict
+        """A stream to a peer through ports that the NATs are expected to hand out; None where that is not spoken."""
         self._relay = HolepunchRelay(self._introducers, owns)
         self._meetings: dict[Endpoint, Meeting] = {}
         self._expected: dict[Endpoint, float] = {}

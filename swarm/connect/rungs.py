@@ -1,6 +1,6 @@
 """The ways to a peer, in the order in which they start: the ladder's rungs (DESIGN §6).
 
-    direct µTP ∥ TCP   →   punched µTP (BEP 55) ∥ simultaneous TCP
+    direct µTP ∥ TCP   →   punched µTP (BEP 55) ∥ simultaneous TCP   →   predicted ports / birthday
 
 µTP goes first on the open internet: only a µTP link shows a rendezvous our UDP mapping.  To private addresses there is
 no NAT between us, and TCP is the faster one.  Punching starts early, since a rendezvous costs one message.
@@ -8,20 +8,19 @@ no NAT between us, and TCP is the faster one.  Punching starts early, since a re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import trio
 
 from swarm.config import Config
-from swarm.connect.dial import Link, dial_tcp, dial_utp
+from swarm.connect.dial import DialsTcp, Link, dial_tcp, dial_utp
 from swarm.connect.ladder import Rung
 from swarm.connect.punching import Punching
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import PunchRole
-from swarm.net.network import Network
 from swarm.net.udp_port import UtpPort
 from swarm.peerlist import KnownPeer
 
@@ -34,6 +33,12 @@ the first within HEAD_START."""
 
 UTP_ALONE = 3.0
 """Seconds that µTP has for itself where it is wanted for the sake of punching."""
+
+BEFORE_PREDICTING = 0.8
+"""Seconds that a punch has before ports are predicted: where it works it takes a round trip through the introducer."""
+
+PREDICTED_WITHIN = 30.0
+"""Seconds for prediction and birthdays with up to three introducers."""
 
 PUNCH_SYNS = (0.0, 0.2, 0.5, 1.0, 2.0)
 """Seconds at which SYNs leave, each with an id of its own: the other end's first may still be under way, and a NAT
@@ -61,7 +66,7 @@ class Means:
 class Rungs:
     """Makes the rungs to a peer."""
 
-    def __init__(self, network: Network, config: Config) -> None:
+    def __init__(self, network: DialsTcp, config: Config) -> None:
         self._network = network
         self._config = config
 
@@ -73,6 +78,9 @@ class Rungs:
             meeting = punching.meeting(peer)
             rungs[-1] = replace(rungs[-1], head_start=BEFORE_PUNCHING)
             rungs += way.punched(meeting, punching, "initiator")
+            if punching.predict is not None:
+                rungs[-1] = replace(rungs[-1], head_start=BEFORE_PREDICTING)
+                rungs.append(way.predicted(punching.predict))
         return rungs
 
     def utp_before_tcp(self, endpoint: Endpoint, means: Means) -> list[Rung]:
@@ -118,7 +126,7 @@ class Told:
 class _Way:
     """To one endpoint."""
 
-    def __init__(self, network: Network, config: Config, endpoint: Endpoint, means: Means) -> None:
+    def __init__(self, network: DialsTcp, config: Config, endpoint: Endpoint, means: Means) -> None:
         self._network = network
         self._config = config
         self._endpoint = endpoint
@@ -166,6 +174,14 @@ class _Way:
                 Rung("tcp-punched", endpoint, punching.recorded(endpoint, role, tcp, failure=only), 0.0, limit)
             )
         return rungs
+
+    def predicted(self, predict: Callable[[Endpoint], Awaitable[Link]]) -> Rung:
+        """By prediction or a birthday, as the NATs demand: the two ends agree on it."""
+
+        async def shoot() -> Link:
+            return await predict(self._endpoint)
+
+        return Rung("predicted", self._endpoint, shoot, 0.0, PREDICTED_WITHIN)
 
     async def _direct_utp(self) -> Link:
         assert self._utp is not None

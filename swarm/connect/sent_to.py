@@ -37,7 +37,7 @@ class SentTo:
 
     def sent(self, remote: Endpoint, now: float) -> None:
         """Something leaves for ``remote`` by ourselves: a datagram, or a TCP connection that we dial."""
-        self._hosts[hash(remote.host) % BUCKETS] = now
+        self._hosts[hash(remote[0]) % BUCKETS] = now  # the DHT, a leaf package, names endpoints by plain tuples
         self._endpoints[hash(remote) % BUCKETS] = now
 
     def quiet_for(self, host: str, now: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Literal, NamedTuple
 
@@ -18,9 +19,13 @@ from dht.results import AddressObserved, Result
 from swarm.config import Config
 from swarm.connect.natprobe import NatProbe
 from swarm.connect.report import NatReport
+from swarm.connect.strangers import Strangers
 from swarm.connect.votes import Source
 from swarm.endpoint import Endpoint, split_host_port
 from swarm.events import Emit, Event, PortMapped, PortMappingLost, Warned
+from swarm.ext.punch_message import Terms
+from swarm.ext.reach_message import Probe, Seen
+from swarm.ext.reach_message import Transport as TestedTransport
 from swarm.gateway.mapper import Mapper
 from swarm.gateway.method import Transport
 from swarm.gateway.report import LeaseReport, is_behind_another_nat
@@ -36,6 +41,10 @@ LOST_PATIENCE = 30.0
 
 ADVICE_AFTER = 10.0
 """Seconds online without an open port or a peer that came in, after which the user is told what can be done."""
+
+
+MAX_INSIDE = 4
+"""Addresses of ours in our own network that a peer is told whom we are to meet through NATs."""
 
 
 class Whereabouts(NamedTuple):
@@ -74,6 +83,8 @@ class Standing:
         self._learnt = learnt
         self._moved = moved
         self._probes = {4: NatProbe(ipv6=False), 6: NatProbe(ipv6=True)}
+        self.strangers = Strangers(rng, nat=self._probe_for, is_own=self.is_own)
+        self._transports = {"tcp": config.tcp, "utp": config.utp}  # that anybody could dial us by
         self._mapper: Mapper | None = None
         self._scope = trio.CancelScope()
         self._port = 0  # our own, 0 while offline
@@ -81,6 +92,7 @@ class Standing:
         self._global: dict[Family, str | None] = dict.fromkeys(FAMILIES)  # of our interfaces
         self._seen_at: dict[Family, str] = {}  # our addresses as most see them, until most see another
         self._mapped: dict[Family, int] = {}  # outside ports, also those that were lost a moment ago
+        self._tested: dict[Family, int] = {}  # the same, as they were when strangers' coming in was first looked at
         self._where = dict.fromkeys(FAMILIES, Whereabouts(None, 0))
         self._lost = trio.Event()
         self._changed = trio.Event()
@@ -142,6 +154,15 @@ class Standing:
         probe.address_seen(reporter_host, external_host, trio.current_time(), source=source)
         self._heed(probe)
 
+    def seen(self, by: Endpoint, seen: Seen, now: float) -> None:
+        """A peer tells where it sees us (`sw_reach`): over µTP that is our one UDP socket."""
+        probe = self._probe_for(by)
+        if seen.transport == "utp":
+            probe.observed(by, seen.endpoint, now, source="reach")
+        else:
+            probe.address_seen(by.host, seen.endpoint.host, now, source="reach")
+        self._heed(probe)
+
     def peer_came_in(self, remote: Endpoint) -> None:
         """A peer has connected to us."""
         self._met = self._met or remote.address.is_global
@@ -167,6 +188,23 @@ class Standing:
         """The address at which strangers see us; None while it is not known."""
         return self._where[_family(ipv6)].host
 
+    def is_own(self, host: str) -> bool:
+        """Whether an address is ours, inside or outside."""
+        return any(
+            host in (self._where[family].host, self._seen_at.get(family)) or host in self._addresses[family]
+            for family in FAMILIES
+        )
+
+    def probe_through(self, helper: Endpoint, transport: TestedTransport, seen: Seen) -> Probe | None:
+        """What to ask now of a peer at ``helper``, who says that he sees us at ``seen``; None if nothing."""
+        now, strangers = trio.current_time(), self.strangers.probe
+        if not self._port or not self._transports[transport] or seen.endpoint.is_ipv6 is not helper.is_ipv6:
+            return None
+        if not strangers.may_ask(helper, transport, now):
+            return None
+        endpoint = self._front_door(transport, seen, now)
+        return strangers.probe(helper, transport, endpoint, now) if endpoint is not None else None
+
     def own_endpoints(self) -> list[Endpoint]:
         """Where we are by each family whose outside address is known."""
         return [Endpoint(host, port) for host, port in self._where.values() if host is not None and port]
@@ -186,7 +224,29 @@ class Standing:
         probe = self._probes[family]
         if family == 4:
             probe.gateway_says(self._gateway_outside(), trio.current_time())
-        return probe.report(trio.current_time())
+        now = trio.current_time()
+        report = probe.report(now)
+        return replace(report, evidence=report.evidence + self.strangers.probe.evidence(now, ipv6=family == 6))
+
+    def terms(self) -> Terms:
+        """What we say of ourselves to whom we are to meet through NATs: where we are in our own network, in case that
+        is theirs, too; and how our NAT maps."""
+        report = self.report(4)
+        hosts = [
+            address.host
+            for interface in self._network.interfaces()
+            if interface.up and not interface.loopback
+            for address in interface.addresses
+            if Endpoint(address.host, 1).address.is_private and ":" not in address.host
+        ]
+        port = self._port
+        inside = tuple(Endpoint(host, port) for host in hosts[:MAX_INSIDE]) if port else ()
+        return Terms(
+            udp=inside if self._config.utp else (),
+            tcp=inside if self._config.tcp else (),
+            mapping=report.mapping,
+            step=report.port_step,
+        )
 
     def leases(self) -> tuple[LeaseReport, ...] | None:
         """What gateways have opened or refused; None where none is asked."""
@@ -299,6 +359,7 @@ class Standing:
             addresses = frozenset(str(host) for host in hosts if host.version == family)
             if addresses != self._addresses[family] and self._addresses[family]:
                 self._probes[family].network_changed(now)
+                self.strangers.probe.network_changed(now)
             self._addresses[family] = addresses
             self._global[family] = global_address(self._network, ipv6=family == 6)
             self._probes[family].bound(self._port, sorted(addresses), now)
@@ -315,6 +376,9 @@ class Standing:
             return
         if self._mapper is not None:
             self._mapped |= self._open_ports(self._mapper)
+        if self._mapped != self._tested:  # whether strangers got in by other ports says nothing of these
+            self._tested = dict(self._mapped)
+            self.strangers.probe.network_changed(trio.current_time())
         before = self._where
         self._where = {family: Whereabouts(self._host(family), self._outside_port(family)) for family in FAMILIES}
         if self._where == before:
@@ -323,6 +387,7 @@ class Standing:
         pairs = [(before[family], self._where[family]) for family in FAMILIES]
         port_moved = any(old.port != new.port for old, new in pairs)
         if port_moved or any(old.host != new.host and None not in (old.host, new.host) for old, new in pairs):
+            self.strangers.probe.network_changed(trio.current_time())
             self._moved(port_moved)
 
     def _open_ports(self, mapper: Mapper) -> dict[Family, int]:
@@ -335,6 +400,17 @@ class Standing:
                 if port is not None:
                     found.setdefault(family, port)
         return found
+
+    def _front_door(self, transport: TestedTransport, seen: Seen, now: float) -> Endpoint | None:
+        """Where strangers would dial us, at the address where a peer sees us; None while the port is not known."""
+        family, host = _family(seen.endpoint.is_ipv6), seen.endpoint.host
+        translated = transport == "utp" and self.implied_port(ipv6=family == 6) and host != self._global[family]
+        if not translated:
+            return Endpoint(host, self.port_to_announce(ipv6=family == 6))
+        external = self._probes[family].external(now)
+        if external is not None and external.host == host:
+            return external
+        return seen.endpoint if seen.transport == "utp" else None
 
     def _outside_port(self, family: Family) -> int:
         return self._config.announce_port or self._mapped.get(family) or self._port

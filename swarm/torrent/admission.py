@@ -13,7 +13,7 @@ import trio
 
 from swarm.connect.dial import Link
 from swarm.connect.ladder import Failure
-from swarm.connect.punching import Punching
+from swarm.connect.punching import NOBODY, Punching
 from swarm.endpoint import Endpoint
 from swarm.events import (
     ConnectionClosed,
@@ -53,7 +53,7 @@ run has kept was named by one of these."""
 MAX_TOLD = 8
 """Extension handshakes of one connection whose addresses are looked at: they change when its network does."""
 
-NO_INTRODUCER = frozenset({"no-introducer", "not-connected", "no-such-peer", "no-answer"})
+NO_INTRODUCER = frozenset({NOBODY, "not-connected", "no-such-peer", "no-answer"})
 """Why a punch came to nothing that another introducer may make possible."""
 
 SWAPPED = "swapped-for-utp"
@@ -200,6 +200,11 @@ class Admission:
     def punching(self, punching: Punching) -> None:
         self._punching = punching
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the torrent has as many connections as it may."""
+        return len(self._connections) >= self._lent.config.max_peers
+
     def shoot(self, at: Endpoint, introducer: Endpoint) -> None:
         """An introducer says that a peer dials us at this moment: dial it, too."""
         if self._inside is None:
@@ -244,6 +249,8 @@ class Admission:
         self.peers.disconnected(peer, trio.current_time())
 
     def rung_failed(self, peer: KnownPeer, failure: Failure) -> None:
+        if failure.reason == NOBODY:  # nothing was tried
+            return
         self._lent.emit(DialFailed(self._info_hash, failure.endpoint, failure.path, failure.reason, failure.seconds))
 
     def dial_failed(self, peer: KnownPeer, failures: Sequence[Failure]) -> None:

@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from swarm.connect.punching import Punching
+from swarm.connect.reaching import Reaching
 from swarm.ext.extension import Extension, Say
 from swarm.ext.holepunch import Holepunch
 from swarm.ext.metadata import Metadata
 from swarm.ext.pex import Pex
+from swarm.ext.punch import Punch
+from swarm.ext.reach import Reach
 from swarm.peer import PeerConnection
 from swarm.torrent.admission import Admission
 from swarm.torrent.connections import Connections
 from swarm.torrent.gossip import Gossip
 from swarm.torrent.lent import Lent
+from swarm.torrent.meetings import Meetings
 from swarm.torrent.metasource import MetadataSource
 
 
@@ -28,6 +32,8 @@ class Shared:
     admission: Admission
     metadata: MetadataSource
     punching: Punching
+    meetings: Meetings
+    reaching: Reaching
 
 
 class Kind(NamedTuple):
@@ -57,6 +63,18 @@ EXTENSIONS = (
         True,
         lambda lent: lent.config.punch,
         lambda say, peer, shared: shared.punching.extension(say, peer),
+    ),
+    Kind(
+        Reach.NAME,
+        True,
+        lambda lent: True,
+        lambda say, peer, shared: shared.reaching.extension(say, peer),
+    ),
+    Kind(
+        Punch.NAME,
+        True,
+        lambda lent: lent.config.punch and lent.config.utp,
+        lambda say, peer, shared: shared.meetings.extension(say, peer),
     ),
 )
 

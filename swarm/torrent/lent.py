@@ -10,12 +10,18 @@ from pathlib import Path
 import trio
 
 from swarm.config import Config
+from swarm.connect.dial import Link
+from swarm.connect.dial_back import BackDialer
 from swarm.connect.dialer import WantsPeers
+from swarm.connect.second_port import SecondPorts
+from swarm.connect.shot_port import ShotPorts
+from swarm.connect.standing import Standing
 from swarm.discover.dht_source import DhtSource
 from swarm.discover.lsd import LocalDiscovery
 from swarm.discover.trackers import Announcer
 from swarm.endpoint import Endpoint
 from swarm.events import Emit
+from swarm.ext.punch_message import Terms
 from swarm.peerlist import KnownPeer
 from swarm.ratelimit import TokenBucket
 from swarm.torrent.disk import Runner
@@ -44,6 +50,9 @@ class Lent:
     dht: DhtSource | None
     """None where it is switched off, as the next."""
     local: LocalDiscovery | None
+    standing: Standing
+    back_dialer: BackDialer
+    """Dials for others' probes of reachability (`sw_reach`)."""
     listening_port: Callable[[], int]
     """Our own port, 0 while offline."""
     port_for: Callable[[Endpoint], int]
@@ -59,6 +68,15 @@ class Lent:
     """`swarm.connect.dialer.Dialer.shoot`."""
     redial: Callable[[WantsPeers, KnownPeer], bool]
     """`swarm.connect.dialer.Dialer.redial`."""
+    shot_ports: ShotPorts
+    second_ports: SecondPorts
+    """For prediction and birthdays: sockets of their own, as initiator or target and as introducer."""
+    terms: Callable[[], Terms]
+    """What we say of ourselves to whom we are to meet through NATs."""
+    is_open: Callable[[], bool]
+    """Whether any port of ours can be reached, so that we can measure the NATs of others."""
+    welcome: Callable[[Link], None]
+    """Shake hands with an inbound stream that no listener brought: `swarm.connect.acceptor.Acceptor.take`."""
     wall_clock: Callable[[], float]
     """Seconds since the epoch, by the clock that stamps files."""
     resume_directory: Path | None

@@ -17,6 +17,7 @@ import trio
 
 from swarm.bitfield import Bitfield
 from swarm.connect.punching import Punching
+from swarm.connect.reaching import Reaching
 from swarm.discover.trackers import TrackerStatus
 from swarm.endpoint import Endpoint
 from swarm.errors import StorageError, SwarmError, UsageError
@@ -36,6 +37,7 @@ from swarm.torrent.extensions import Shared, equip, fall_silent
 from swarm.torrent.keeping import Totals
 from swarm.torrent.lent import Lent
 from swarm.torrent.magnet import Magnet
+from swarm.torrent.meetings import Meetings
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.metasource import MetadataSource
 from swarm.torrent.picker import Picker
@@ -114,6 +116,7 @@ class Torrent:
         )
         self._connections = Connections()
         self.admission = Admission(self.info_hash, lent, self._connections, self._equip)
+        self.meetings = Meetings(self.info_hash, lent, self._connections, self.admission)
         self.punching = Punching(
             self.info_hash,
             self._connections,
@@ -121,10 +124,20 @@ class Torrent:
             owns=self.admission.peers.owns,
             shoot=self.admission.shoot,
             swap=self.admission.swap,
+            predict=self.meetings.reach if lent.config.utp else None,
         )
         if lent.config.punch:
             self.admission.punching = self.punching
-        self._shared = Shared(lent, self._connections, self.admission, self.metadata, self.punching)
+        self.reaching = Reaching(
+            self.info_hash,
+            self._connections,
+            standing=lent.standing,
+            back_dialer=lent.back_dialer,
+            rng=lent.rng,
+        )
+        self._shared = Shared(
+            lent, self._connections, self.admission, self.metadata, self.punching, self.meetings, self.reaching
+        )
         self._sources = Sources(self.info_hash, lent, self.admission.found, counters=self)
         self._content: Content | None = None
         self._exchange: Exchange | None = None
@@ -267,6 +280,7 @@ class Torrent:
             return
         if self._connections:
             self._connections.tick(now, self._config.idle_timeout)
+            self.reaching.tick(now)
             if self._exchange is not None:
                 self._exchange.tick(now)
         if self._exchange is not None and self._content is not None and self._content.keeping.due(now):

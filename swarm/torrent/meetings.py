@@ -1,0 +1,94 @@
+"""Prediction and birthdays in one torrent: what its `sw_punch` agreements need of it, and what becomes of them."""
+
+from __future__ import annotations
+
+import trio
+
+from swarm.connect.agreement import Agreements
+from swarm.connect.dial import Link
+from swarm.connect.punching import NOBODY, Introducer
+from swarm.endpoint import Endpoint
+from swarm.errors import RemoteError
+from swarm.events import PunchAsked, PunchConnected, PunchFailed, PunchRole
+from swarm.ext.extension import Say
+from swarm.ext.punch import Punch
+from swarm.ext.punch_message import Terms
+from swarm.peer import PeerConnection
+from swarm.torrent.admission import Admission
+from swarm.torrent.connections import Connections
+from swarm.torrent.lent import Lent
+
+MAX_ASKED = 3
+"""Introducers asked for one peer, one after the other."""
+
+
+class Meetings:
+    """The agreements of one torrent, with their outcomes as events; implements `swarm.connect.agreement.MeetingSide`.
+
+    The endpoints that the other end names are peers like those that any peer names: two behind one NAT find each
+    other by them in their own network.
+    """
+
+    def __init__(self, info_hash: bytes, lent: Lent, connections: Connections, admission: Admission) -> None:
+        self._info_hash = info_hash
+        self._lent = lent
+        self._connections = connections
+        self._admission = admission
+        self._agreements = Agreements(
+            lent.shot_ports,
+            lent.second_ports,
+            self,
+            is_own=admission.peers.owns,
+            introduces=lent.is_open,
+            terms=lent.terms,
+            external_host=lent.own_address,
+        )
+
+    def extension(self, say: Say, peer: PeerConnection) -> Punch:
+        """``sw_punch`` for a connection."""
+        return self._agreements.extension(say, Introducer(peer, say))
+
+    async def reach(self, target: Endpoint) -> Link:
+        """A stream to a peer through ports that the NATs are expected to hand out.
+
+        RemoteError with the last reason; "no-introducer" where no node of ours is connected to us.
+        """
+        error = RemoteError(NOBODY)
+        for introducer in self._agreements.introducers(target)[:MAX_ASKED]:
+            self._lent.emit(PunchAsked(self._info_hash, target, "initiator", introducer.located.observed))
+            started = trio.current_time()
+            try:
+                link = await self._agreements.reach(introducer, target)
+            except RemoteError as refusal:
+                self._failed(target, "initiator", refusal.reason, trio.current_time() - started)
+                error = refusal
+            else:
+                self._connected(link, "initiator", trio.current_time() - started)
+                return link
+        raise error
+
+    # -- MeetingSide ------------------------------------------------------------------------------------------------
+
+    def wants(self, peer: Endpoint) -> bool:
+        return not self._admission.is_full and not any(
+            each.identity.endpoint.host == peer.host and not each.closing for each in self._connections
+        )
+
+    def terms_heard(self, peer: Endpoint, terms: Terms) -> None:
+        self._admission.found(dict.fromkeys((*terms.udp, *terms.tcp)), "pex")
+
+    def meeting_begun(self, peer: Endpoint, introducer: Endpoint) -> None:
+        self._lent.emit(PunchAsked(self._info_hash, peer, "target", introducer))
+
+    def meeting_arrived(self, link: Link, seconds: float) -> None:
+        self._connected(link, "target", seconds)
+        self._lent.welcome(link)
+
+    def meeting_failed(self, peer: Endpoint, reason: str, seconds: float) -> None:
+        self._failed(peer, "target", reason, seconds)
+
+    def _connected(self, link: Link, role: PunchRole, seconds: float) -> None:
+        self._lent.emit(PunchConnected(self._info_hash, link.remote, role, link.path, seconds))
+
+    def _failed(self, peer: Endpoint, role: PunchRole, reason: str, seconds: float) -> None:
+        self._lent.emit(PunchFailed(self._info_hash, peer, role, reason, seconds))
