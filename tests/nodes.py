@@ -82,6 +82,11 @@ class Recorded:
         while self._channel.statistics().current_buffer_used:
             self._events.append(self._channel.receive_nowait())
 
+    def forget(self) -> None:
+        """All so far never happened."""
+        self.drain()
+        self._events.clear()
+
     def of(self, kind: type[E], **fields: Any) -> list[E]:
         """The events of a class whose fields have these values, in order."""
         return [
