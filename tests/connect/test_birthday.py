@@ -136,7 +136,7 @@ def disturbed(per_second: float) -> Trouble:
 
 @pytest.mark.parametrize("kinds", [("cone", "symseq"), ("symseq", "symseq")])
 def test_others_behind_the_same_nats_do_not_spoil_predictions(kinds: tuple[str, str]) -> None:
-    met = [run(kinds, seed, disturbed(per_second=100)) for seed in range(RUNS)]
+    met = [run(kinds, seed, disturbed(per_second=100)) for seed in range(RUNS // 2)]
     assert {path for path, _ in met} == {"predicted"}
 
 
@@ -150,8 +150,8 @@ def lossy(internet: Internet, made: Three) -> None:
 
 @pytest.mark.parametrize("kinds", [("cone", "symseq"), ("symseq", "symseq"), ("cone", "symrand")])
 def test_a_twentieth_of_all_packets_may_be_lost_on_every_line(kinds: tuple[str, str]) -> None:
-    met = [run(kinds, seed, lossy) for seed in range(RUNS)]
-    assert sum(path in ("predicted", "birthday") for path, _ in met) >= RUNS - 1, met
+    met = [run(kinds, seed, lossy) for seed in range(RUNS // 2)]
+    assert sum(path in ("predicted", "birthday") for path, _ in met) == RUNS // 2, met
 
 
 # ---- what is sent, and what is left
