@@ -687,3 +687,15 @@ async def test_peers_of_libtorrent_are_found_and_it_finds_us(sessions: Callable[
         assert ("127.0.60.1", 6000) in await theirs.get_peers(8, info_hash)
         nursery.cancel_scope.cancel()
     assert not events
+
+
+def test_a_change_while_a_search_announces_what_was_true_brings_another_one_soon() -> None:
+    times = SearchTimes(random.Random(1))
+    times.begin(0.0)
+    times.hasten(10.0)
+    times.end(20.0, answers=8, early=False)
+    assert times.due == 60.0
+    assert not times.urgent
+    times.begin(60.0)
+    times.end(70.0, answers=8, early=False)
+    assert times.due > 600.0
