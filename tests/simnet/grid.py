@@ -16,7 +16,7 @@ from swarm.endpoint import Endpoint
 from swarm.events import DialFailed, PeerConnected
 from swarm.simnet.catalogue import behind
 from swarm.simnet.internet import open_internet
-from tests.nodes import PORT, make_sample, node_on, seeding
+from tests.nodes import make_sample, node_on, seeding
 
 SIZE = 2 << 20
 TRACKER_PORT = 6969
@@ -65,5 +65,5 @@ async def reach(directory: Path, seed_kind: str, leech_kind: str, *, number: int
                     failed = {f"{event.path}: {event.reason}" for event in leech.of(DialFailed)}
                     return Cell(None, seconds, tuple(sorted(failed)))
                 paths = [peer.identity.path for peer in torrent.connections if peer.bytes_down > SIZE // 2]
-                assert paths, [event for event in leech.of(PeerConnected)]
+                assert paths, leech.of(PeerConnected)
                 return Cell(paths[0], seconds)
