@@ -98,7 +98,7 @@ class Punching:
         """A stream to a peer through ports that the NATs are expected to hand out; None where that is not spoken."""
         self._relay = HolepunchRelay(self._introducers, owns)
         self._meetings: dict[Endpoint, Meeting] = {}
-        self._expected: dict[Endpoint, float] = {}
+        self._expected: dict[str, float] = {}  # hosts, and until when
         self._changed = trio.Event()
 
     def extension(self, say: Say, peer: PeerConnection) -> Holepunch[Introducer]:
@@ -111,8 +111,8 @@ class Punching:
         self._changed = trio.Event()
 
     def expects(self, endpoint: Endpoint) -> bool:
-        """Whether a stream from there is a punch's doing."""
-        until = self._expected.get(endpoint)
+        """Whether a stream from there is a punch's doing.  By its address alone: a NAT may send from any port."""
+        until = self._expected.get(endpoint.host)
         return until is not None and trio.current_time() < until
 
     def statistics(self) -> RelayStatistics:
@@ -222,8 +222,8 @@ class Punching:
         return next((each for target, each in self._meetings.items() if target.host == host and not each.told), None)
 
     def _expect(self, endpoint: Endpoint, now: float) -> None:
-        self._expected.pop(endpoint, None)
-        self._expected[endpoint] = now + EXPECTED_FOR
+        self._expected.pop(endpoint.host, None)
+        self._expected[endpoint.host] = now + EXPECTED_FOR
         if len(self._expected) > MAX_EXPECTED:
             del self._expected[next(iter(self._expected))]
 

@@ -1,0 +1,64 @@
+"""Every pair of NATs in the simulated internet: who reaches whom, by which path, how soon.
+
+The table is what is expected, both ways round; a cell that becomes better or worse fails until the table says so.
+Times are virtual, with about 50 ms between any two hosts, from the start of the leech to 2 MiB complete.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from swarm.simnet.replay import seeded_scheduler
+from tests.simnet.grid import reach
+
+# d: direct; p: punched (µTP or TCP), also where an introducer has the seed dial an open leech; g: guessed ports
+# (predicted or birthday); -: not reached directly, for relays.
+EXPECTED = """
+            open fullcone restricted cone symseq symrand udpblock upnp natpmp pcp cgn cgnsym
+open        d    d        d          d    d      d       d        d    d      d   d   d
+fullcone    d    d        d          d    d      d       p        d    d      d   d   d
+restricted  p    p        p          p    p      p       p        p    p      p   p   p
+cone        p    p        p          p    g      g       p        p    p      p   p   g
+symseq      p    p        p          g    g      -       -        p    p      p   g   -
+symrand     p    p        p          g    -      -       -        p    p      p   g   -
+udpblock    p    p        p          p    -      -       p        p    p      p   p   -
+upnp        d    d        d          d    d      d       d        d    d      d   d   d
+natpmp      d    d        d          d    d      d       d        d    d      d   d   d
+pcp         d    d        d          d    d      d       d        d    d      d   d   d
+cgn         p    p        p          p    g      g       p        p    p      p   p   g
+cgnsym      p    p        p          g    -      -       -        p    p      p   g   -
+"""
+CLASSES = {"tcp": "d", "utp": "d", "tcp-punched": "p", "utp-punched": "p", "predicted": "g", "birthday": "g", None: "-"}
+SECONDS = {"d": 1.5, "p": 1.5, "g": 4.0, "-": 61.0}
+"""The most that a cell of each class may take."""
+
+ROWS = [line.split() for line in EXPECTED.strip().splitlines()]
+KINDS = ROWS[0]
+CELLS = {(row[0], kind): cell for row in ROWS[1:] for kind, cell in zip(KINDS, row[1:], strict=True)}
+
+
+def test_every_pair_is_in_the_table() -> None:
+    assert set(CELLS) == set(product(KINDS, KINDS))
+
+
+@pytest.mark.parametrize("seed,leech", CELLS)
+def test_who_reaches_whom(tmp_path: Path, seed: str, leech: str) -> None:
+    expected = CELLS[seed, leech]
+    with seeded_scheduler(1):
+        cell = trio.run(reach, tmp_path, seed, leech, clock=MockClock(autojump_threshold=0))
+    found = CLASSES[cell.path]
+    assert (found, cell.seconds <= SECONDS[found]) == (expected, True), cell
+
+
+@pytest.mark.parametrize("seed,leech", [("cone", "cone"), ("symseq", "symseq"), ("cone", "symrand")])
+def test_a_cell_repeats_by_its_seed(tmp_path: Path, seed: str, leech: str) -> None:
+    def run(name: str) -> object:
+        with seeded_scheduler(2):
+            return trio.run(reach, tmp_path / name, seed, leech, clock=MockClock(autojump_threshold=0))
+
+    assert run("first") == run("second")
