@@ -65,9 +65,10 @@ OPENER_TTL = 5
 does unless told to drop), and then the real mapping gets another port than the predicted one."""
 
 VOLLEYS: tuple[tuple[float, int | None], ...] = (
-    (0.0, OPENER_TTL), (0.06, None), (0.15, None), (0.3, None), (0.6, None), (1.0, None), (1.6, None),
+    (0.0, OPENER_TTL), (0.1, None), (0.2, None), (0.35, None), (0.6, None), (1.0, None), (1.6, None),
 )  # fmt: skip
-"""Seconds from the agreed moment, and TTL.  Repeats use the mappings that the openers made: they move no port on."""
+"""Seconds from the agreed moment, and TTL.  Repeats use the mappings that the openers made: they move no port on.  The
+two ends are as much apart in time as their ways to the introducer differ there and back: less than the first pause."""
 
 OPENINGS: tuple[tuple[float, int | None], ...] = ((0.0, OPENER_TTL), (5.0, OPENER_TTL), (10.0, OPENER_TTL))
 """Likewise for the 256 sockets: mappings that nobody answers live for 10 s with some NATs."""
