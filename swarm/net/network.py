@@ -65,6 +65,7 @@ class DatagramSocket(Protocol):
         """All that waits, up to a few hundred datagrams; an empty list when nothing does.
 
         ICMP errors that the kernel reports on this socket are swallowed: on an unconnected socket they name nobody.
+        trio.ClosedResourceError after `close`.
         """
 
     def send_nowait(self, outgoing: Outgoing) -> None:

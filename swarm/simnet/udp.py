@@ -51,8 +51,8 @@ class SimDatagramSocket:
         return self._local
 
     def receive_nowait(self) -> list[Received]:
-        """Up to 256 runs; an empty list when nothing waits.  OSError(EBADF) after `close`."""
-        self._check_usable()
+        """Up to 256 runs; an empty list when nothing waits.  trio.ClosedResourceError after `close`."""
+        self._check_open()
         waiting = self._waiting
         batch = [waiting.popleft() for _ in range(min(len(waiting), RECEIVE_BATCH))]
         self._waiting_bytes = sum(len(received.data) for received in waiting) if waiting else 0

@@ -17,6 +17,7 @@ from swarm.net.mux import Mux, Priority
 from swarm.net.network import DatagramSocket, Outgoing, Path, Received
 from swarm.net.real import RealNetwork
 from swarm.net.udp import UdpSocket
+from swarm.simnet.internet import open_internet
 
 LO = Endpoint("127.0.0.1", 0)
 FAR = Path(None, Endpoint("127.0.0.1", 9))
@@ -483,3 +484,25 @@ async def test_closing_ends_run_and_a_socket_lost_otherwise_is_told(network: Rea
         nursery.start_soon(lose_it)
         with pytest.raises(trio.ClosedResourceError):
             await mux.run()
+
+
+async def test_what_a_pass_delivers_may_close_it(network: RealNetwork) -> None:
+    """Before the socket is waited for again."""
+    socket, sender = await network.bind_udp(LO), await network.bind_udp(LO)
+    await closed_by_what_it_hears(socket, sender)
+
+
+async def test_what_a_pass_delivers_may_close_it_in_the_simulated_internet(autojump_clock: MockClock) -> None:
+    async with open_internet() as internet:
+        host = internet.host("host")
+        await closed_by_what_it_hears(await host.bind_udp(LO), await host.bind_udp(LO))
+
+
+async def closed_by_what_it_hears(socket: DatagramSocket, sender: DatagramSocket) -> None:
+    core, mux = Core(), Mux(socket)
+    mux.add(core, priority=0, on_results=lambda results: mux.close())
+    sender.send_nowait(outgoing(b"last", 4, Path(None, socket.local)))
+    with trio.fail_after(2):
+        await mux.run()
+    assert core.datagrams == [b"last"]
+    sender.close()
