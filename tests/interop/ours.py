@@ -14,7 +14,7 @@ from typing import Any
 from tests.interop.clients import Tracker, opentracker, swarm_command, wait_until
 from tests.interop.samples import Kind, Shared
 
-SECONDS = 30.0
+SECONDS = 60.0
 NETWORK = ("--bind", "127.0.0.1", "-p", 0, "--no-dht", "--no-lsd", "--no-mapping", "--json")
 
 

@@ -24,7 +24,7 @@ from tests.interop.samples import Shared, contents, made_by_libtorrent, tree_of_
 
 pytestmark = pytest.mark.interop
 
-SECONDS = 30.0
+SECONDS = 60.0
 PIECE = 16 << 10  # so that the metadata takes more than one block
 
 HOSTS = ["127.0.0.1", "::1"]
@@ -157,7 +157,7 @@ def meetings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fut
 def transmission_seeds_to_us(linked: Linked) -> None:
     with transmission(linked.directory / "transmission", linked.shared.seed) as client:
         client.add(linked.shared.torrent)
-        client.wait_complete(20)
+        client.wait_complete(60)
         we_download(linked, f"{linked.link}&x.pe=127.0.0.1:{client.port}", "127.0.0.1", "--no-dht")
 
 

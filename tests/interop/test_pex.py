@@ -17,7 +17,7 @@ from tests.interop.samples import Shared, made_by_libtorrent, tree_of_odd_sizes
 
 pytestmark = pytest.mark.interop
 
-SECONDS = 30.0
+SECONDS = 60.0
 NETWORK = ("--bind", "127.0.0.1", "--no-trackers", "--no-dht", "--no-lsd", "--no-mapping")
 SLOWLY = ("-d", "500k")  # so that the first messages come in time
 

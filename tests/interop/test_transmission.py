@@ -23,7 +23,7 @@ pytestmark = pytest.mark.interop
 def seed(shared: Shared) -> Iterator[None]:
     with transmission(shared.torrent.parent / "transmission", shared.seed) as client:
         client.add(shared.torrent)
-        client.wait_complete(20)
+        client.wait_complete(60)
         yield
 
 

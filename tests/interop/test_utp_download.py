@@ -44,7 +44,7 @@ def libtorrent_leech(shared: Shared, directory: Path) -> Iterator[Callable[[], b
 def transmission_seed(shared: Shared) -> Iterator[None]:
     with transmission(shared.torrent.parent / "transmission", shared.seed, **TRANSMISSION) as client:
         client.add(shared.torrent)
-        client.wait_complete(20)
+        client.wait_complete(60)
         yield
 
 
