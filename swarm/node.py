@@ -11,7 +11,7 @@ import errno
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -121,7 +121,7 @@ class Node:
         )
         strangers = self.standing.strangers
         dials = NotingDials(self._network, strangers.tcp_dialled)
-        self._back_dialer = BackDialer(dials, self._encryption, self._connected)
+        self._back_dialer = BackDialer(dials, self._encryption)
         self._dialer = Dialer(dials, config, self._doors, self._encryption, self._back_dialer.got_out)
         self._acceptor = Acceptor(
             config,
@@ -486,12 +486,6 @@ class Node:
 
     def _expects(self, remote: Endpoint) -> bool:
         return any(torrent.punching.expects(remote) for torrent in self.torrents.values())
-
-    def _connected(self) -> Iterator[Endpoint]:
-        """Where our peers are."""
-        for torrent in self.torrents.values():
-            for peer in torrent.connections:
-                yield peer.identity.endpoint
 
     def _room(self) -> int:
         """How many more connections the node takes."""

@@ -7,7 +7,7 @@ Does not decide whom to dial: `swarm.ext.reach_desk` does.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 
 import trio
@@ -16,7 +16,6 @@ from swarm.connect.dial import DialsTcp, Link, dial_tcp, dial_utp
 from swarm.connect.encrypted import Encryption
 from swarm.connect.rungs import Means
 from swarm.connect.shake import shake_as_initiator
-from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import PathName
 from swarm.ext.reach_desk import DIAL_SECONDS, ReachLimits
@@ -33,16 +32,12 @@ TRANSPORTS_OF: Mapping[PathName, Transport] = {
 
 
 class BackDialer:
-    """Dials for others while the node is online; one for a node, whose patience is ``limits``.
+    """Dials for others while the node is online; one for a node, whose patience is ``limits``."""
 
-    ``connected`` lists where the peers are that we are connected to.
-    """
-
-    def __init__(self, network: DialsTcp, encryption: Encryption, connected: Callable[[], Iterable[Endpoint]]) -> None:
+    def __init__(self, network: DialsTcp, encryption: Encryption) -> None:
         self.limits = ReachLimits()
         self._network = network
         self._encryption = encryption
-        self._connected = connected
         self._got_out: set[tuple[Transport, bool]] = set()
         self._online: tuple[trio.Nursery, Means] | None = None
 
@@ -65,10 +60,6 @@ class BackDialer:
     def able(self, transport: Transport, *, ipv6: bool) -> bool:
         """Whether we have got through to anybody on the internet at large by it, since we are online."""
         return (transport, ipv6) in self._got_out
-
-    def knows(self, host: str) -> bool:
-        """Whether we are connected to that address."""
-        return any(endpoint.host == host for endpoint in self._connected())
 
     def dial(self, info_hash: bytes, forward: Forward, ended: Callable[[Outcome], None]) -> None:
         """Begin to dial; ``ended`` is told what became of it within DIAL_SECONDS, or never if we go offline."""

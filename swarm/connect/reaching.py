@@ -91,8 +91,8 @@ class Reaching:
     def able(self, transport: Transport, *, ipv6: bool) -> bool:
         return self._back_dialer.able(transport, ipv6=ipv6)
 
-    def knows(self, host: str) -> bool:
-        return self._back_dialer.knows(host)
+    def knows(self, host: str, transport: Transport) -> bool:
+        return self._standing.strangers.has_met(host, transport)
 
     def dial_back(self, helper: Acquaintance, forward: Forward) -> None:
         self._back_dialer.dial(self._info_hash, forward, partial(self._desk.dial_ended, helper, forward.nonce))

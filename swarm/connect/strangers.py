@@ -12,6 +12,7 @@ import trio
 
 from swarm.connect.natprobe import NatProbe
 from swarm.connect.reachability import IN_VAIN, ReachabilityProbe
+from swarm.connect.sent_to import QUIET
 from swarm.endpoint import Endpoint
 from swarm.ext.reach_message import Outcome, Transport
 
@@ -40,8 +41,14 @@ class Strangers:
         self.probe.sent_to["tcp"].sent(remote, trio.current_time())
 
     def tcp_came_in(self, remote: Endpoint) -> None:
-        """A connection has been accepted."""
-        self.probe.came_in("tcp", remote, trio.current_time())
+        """A connection has been accepted: the kernel has answered it."""
+        now = trio.current_time()
+        self.probe.came_in("tcp", remote, now)
+        self.probe.sent_to["tcp"].sent(remote, now)
+
+    def has_met(self, host: str, transport: Transport) -> bool:
+        """Whether something was sent to that address lately."""
+        return self.probe.sent_to[transport].quiet_for(host, trio.current_time()) < QUIET
 
     def dialled_back(self, nonce: bytes, remote: Endpoint, transport: Transport) -> None:
         """Somebody has connected and presents a nonce; perhaps one of ours."""

@@ -77,8 +77,8 @@ class DialBack(Protocol):
     def able(self, transport: Transport, *, ipv6: bool) -> bool:
         """Whether we have got through to anybody by it: else our failure would mean nothing."""
 
-    def knows(self, host: str) -> bool:
-        """Whether we are connected to that address: then it has sent to us, and our getting through proves nothing."""
+    def knows(self, host: str, transport: Transport) -> bool:
+        """Whether we have sent to that address lately: if it has answered, our getting through proves nothing."""
 
     def dial_back(self, helper: Acquaintance, forward: Forward) -> None:
         """Begin to dial, from our listening port, with `dial_back_peer_id`; close once the handshake is answered.
@@ -202,7 +202,7 @@ class ReachDesk:
             return "failed"
         if not self._dialler.able(forward.transport, ipv6=endpoint.is_ipv6):
             return "unable"
-        if self._dialler.knows(endpoint.host):
+        if self._dialler.knows(endpoint.host, forward.transport):
             return "acquainted"
         return None if self._limits.dials.take(now) else "busy"
 

@@ -42,9 +42,9 @@ Outcome = Literal[
 """What became of a probe.
 
 By the dialler: "connected"; "timed-out" and "refused" after dialling; "failed" otherwise.  "unable": it has not got
-through to anybody by that transport yet, so that its failure would mean nothing; "acquainted": it knows the asker's
-address already; "busy": too many probes.  By the helper: "no-dialler", "not-yours": the endpoint is not at the address
-from which the asker comes; "busy".
+through to anybody by that transport yet, so that its failure would mean nothing; "acquainted": it has sent to the
+asker's address before; "busy": too many probes.  By the helper: "no-dialler", "not-yours": the endpoint is not at the
+address from which the asker comes; "busy".
 """
 
 TRANSPORTS: tuple[Transport, ...] = get_args(Transport)

@@ -284,7 +284,7 @@ class Peer:
     def able(self, transport: Transport, *, ipv6: bool) -> bool:
         return self.gets_out
 
-    def knows(self, host: str) -> bool:
+    def knows(self, host: str, transport: Transport) -> bool:
         return any(link.observed.host == host for link in self.links)
 
     def dial_back(self, helper: Acquaintance, forward: Forward) -> None:
