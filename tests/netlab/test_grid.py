@@ -21,12 +21,15 @@ AT_ONCE = 3
 """Cells measured at the same time: half of each is waiting for others to settle."""
 
 PROMPT, SOON = 5.0, 20.0
-"""Seconds, on a machine that does other things as well: of a peer that can be dialled at once, and of one that hears of
-us by PEX."""
+"""Seconds, on a machine that does other things as well: of a peer that can be dialled or punched at once, and of one
+whose ports have to be guessed, or that is not ours."""
 
 DIRECT = {Way("utp", "out"), Way("tcp", "out")}
 MET = {Way(path, direction) for path in ("utp", "tcp", "utp-punched", "tcp-punched") for direction in ("in", "out")}
 """The seed cannot be dialled just so: it dials the leech, or both dial at once."""
+
+PREDICTED = {Way("predicted", direction) for direction in ("in", "out")}
+BIRTHDAY = {Way("birthday", direction) for direction in ("in", "out")}
 
 
 class Cell(NamedTuple):
@@ -44,10 +47,17 @@ EXPECTED = [
     Cell("ours-ours", "open", "udpblock", DIRECT, PROMPT),
     Cell("ours-ours", "fullcone", "symrand", DIRECT, PROMPT),
     Cell("ours-ours", "upnp", "cone", DIRECT, PROMPT),
-    Cell("ours-ours", "restricted", "open", MET, SOON),
-    Cell("ours-ours", "cgnsym", "open", MET, SOON),
-    Cell("ours-ours", "cone", "cone", MET, SOON),
+    Cell("ours-ours", "restricted", "open", MET, PROMPT),
+    Cell("ours-ours", "cgnsym", "open", MET, PROMPT),
+    Cell("ours-ours", "cone", "cone", MET, PROMPT),
+    Cell("ours-ours", "restricted", "symrand", MET, PROMPT),
+    Cell("ours-ours", "udpblock", "cgn", MET, PROMPT),
+    Cell("ours-ours", "symseq", "cone", PREDICTED, SOON),
+    Cell("ours-ours", "symseq", "symseq", PREDICTED, SOON),
+    Cell("ours-ours", "cone", "symrand", BIRTHDAY, SOON),
+    Cell("ours-ours", "cgnsym", "cgn", BIRTHDAY, SOON),
     Cell("lt-ours", "open", "cone", DIRECT, PROMPT),
+    Cell("lt-ours", "cone", "cone", MET, SOON),
     Cell("ours-lt", "fullcone", "symseq", DIRECT, PROMPT),
 ]
 
