@@ -30,8 +30,8 @@ TARGET_BURST, TARGET_SECONDS = 30, 2.0
 MAX_REMEMBERED = 1024
 """Addresses and pairs whose allowance is remembered; beyond it those longest without a rendezvous are forgotten."""
 
-UTP_PATHS: frozenset[PathName] = frozenset({"utp", "utp-punched", "predicted", "birthday"})
-"""Paths on which the endpoint that we observe is a UDP mapping."""
+UTP_PATHS: frozenset[PathName] = frozenset({"utp", "utp-punched"})
+"""Paths on which the endpoint that we observe is the mapping of the peer's one UDP port."""
 
 INDIRECT_PATHS: frozenset[PathName] = frozenset({"relayed", "turn"})
 """Paths on which what we observe is not the peer's own address: nobody can be sent there, nor they to others."""

@@ -18,6 +18,9 @@ from swarm.torrent.admission import Admission
 from swarm.torrent.connections import Connections
 from swarm.torrent.lent import Lent
 
+FINAL = frozenset({"hopeless", "crossed", "not-wanted", "timed-out"})
+"""What another introducer could not change."""
+
 MAX_ASKED = 3
 """Introducers asked for one peer, one after the other."""
 
@@ -62,6 +65,8 @@ class Meetings:
             except RemoteError as refusal:
                 self._failed(target, "initiator", refusal.reason, trio.current_time() - started)
                 error = refusal
+                if error.reason in FINAL:
+                    break
             else:
                 self._connected(link, "initiator", trio.current_time() - started)
                 return link
