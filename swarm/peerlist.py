@@ -36,6 +36,9 @@ SAYS_LITTLE = ("timed-out", "no-introducer")
 """Reasons that another path's explains better, the more telling first."""
 
 MAX_BANNED = 10_000
+MAX_OWN = 256
+"""Endpoints remembered as our own, the latest: whoever comes with our peer id adds one each time."""
+
 MAX_RECENT = 16
 """Facts remembered of each peer, for "why are we not connected to X?"."""
 
@@ -137,7 +140,7 @@ class PeerList:
         self._hosts: Counter[str] = Counter()
         self._introduced: Counter[Endpoint] = Counter()
         self._banned: dict[str, None] = {}
-        self._own: set[Endpoint] = set()
+        self._own: dict[Endpoint, None] = {}
         self._our_address: dict[bool, Endpoint] = {}  # by whether it is IPv6
         self._untried: list[tuple[int, int, KnownPeer]] = []  # heap of (-score, ticket)
         self._later: list[tuple[float, int, int, KnownPeer]] = []  # heap of (due, -score, ticket)
@@ -207,7 +210,10 @@ class PeerList:
 
     def exclude(self, endpoint: Endpoint) -> None:
         """An endpoint of our own."""
-        self._own.add(endpoint)
+        self._own.pop(endpoint, None)
+        self._own[endpoint] = None
+        if len(self._own) > MAX_OWN:
+            del self._own[next(iter(self._own))]
         self._remove(endpoint)
 
     def owns(self, endpoint: Endpoint) -> bool:
@@ -221,6 +227,11 @@ class PeerList:
             peer._score = self._score(peer)
         self._untried = [(-peer._score, ticket, peer) for _, ticket, peer in self._untried if peer._ticket == ticket]
         heapify(self._untried)
+
+    def priority(self, endpoint: Endpoint) -> int | None:
+        """BEP 40's order of whom to keep; None while nobody has told us our address of this family."""
+        ours = self._our_address.get(endpoint.is_ipv6)
+        return None if ours is None else peer_priority(ours, endpoint)
 
     # -- dialling ---------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from swarm.peerlist import (
     FIRST_BACKOFF_MANUAL,
     MAX_BACKOFF,
     MAX_INTRODUCERS,
+    MAX_OWN,
     MAX_PER_HOST,
     MAX_PER_INTRODUCER,
     MAX_RECENT,
@@ -333,6 +334,17 @@ def test_the_most_useful_peers_are_those_that_are_or_were_connected() -> None:
         peers.connected(everyone[number], "tcp")
         peers.disconnected(everyone[number], when)
     assert peers.most_useful(3) == [everyone[4], everyone[5], everyone[3]]
+
+
+def test_of_endpoints_of_our_own_the_latest_are_remembered() -> None:
+    """Whoever comes with our peer id adds one each time: 2,000 of them were 2,000 more in memory."""
+    peers = new_list()
+    for port in range(1, 2 * MAX_OWN):
+        peers.exclude(at(1, port))
+    peers.exclude(at(1, MAX_OWN))
+    assert sum(peers.owns(at(1, port)) for port in range(1, 2 * MAX_OWN)) == MAX_OWN
+    assert peers.owns(at(1, MAX_OWN))
+    assert peers.add(at(1, 2 * MAX_OWN - 1), "dht", 0.0) is None
 
 
 def test_random_histories_keep_the_list_bounded_and_hand_out_only_idle_peers() -> None:
