@@ -38,6 +38,7 @@ from swarm.torrent.duplicates import (
     only_its_dialler_knows,
 )
 from swarm.torrent.lent import Lent
+from swarm.torrent.room import MADE_ROOM, TURNED_OVER, TURNOVER, of_no_use, who_makes_room
 from swarm.wire.extended import ExtendedHandshake
 from swarm.wire.handshake import RESERVED_DHT, RESERVED_EXTENDED, RESERVED_FAST, Handshake
 
@@ -102,6 +103,7 @@ class Admission:
         self._known: dict[PeerConnection, KnownPeer] = {}
         self._told: dict[PeerConnection, int] = {}
         self._spares = Spares()
+        self._turnover_at = 0.0
 
     def open(self, inside: Inside) -> None:
         """Let peers in from now on; called again when the metadata is there and the exchange begins."""
@@ -203,7 +205,7 @@ class Admission:
     @property
     def is_full(self) -> bool:
         """Whether the torrent has as many connections as it may."""
-        return len(self._connections) >= self._lent.config.max_peers
+        return self._connections.standing >= self._lent.config.max_peers
 
     def shoot(self, at: Endpoint, introducer: Endpoint) -> None:
         """An introducer says that a peer dials us at this moment: dial it, too."""
@@ -235,7 +237,7 @@ class Admission:
 
     def next_to_dial(self) -> KnownPeer | None:
         """Somebody worth an attempt now, marked as being dialled."""
-        if self._inside is None or len(self._connections) >= self._lent.config.max_peers:
+        if self._inside is None or self.is_full:
             return None
         now, connected = trio.current_time(), self._connections.peer_ids()
         while (peer := self.peers.next_to_dial(now, seeding=self._inside.seeding)) is not None:
@@ -282,9 +284,32 @@ class Admission:
         rival = self._connections.rival_of(identity)
         if rival is not None:
             return self._settle(rival, identity)
-        if len(self._connections) >= self._lent.config.max_peers:
-            return "full"
+        if self.is_full:
+            return self._make_room(identity)
         return None
+
+    def _make_room(self, newcomer: Identity) -> str | None:
+        loser = who_makes_room(
+            self._connections,
+            newcomer.endpoint,
+            trio.current_time(),
+            most=self._lent.config.max_peers,
+            priority=self.peers.priority,
+        )
+        if loser is None:
+            return "full"
+        loser.close(MADE_ROOM)
+        return None
+
+    def tick(self, now: float) -> None:
+        """Once a second.  While all places are taken nobody is dialled: now and then those of no use go."""
+        if not self.is_full or now < self._turnover_at or self._inside is None or self._inside.seeding:
+            return
+        self._turnover_at = now + TURNOVER
+        due = self.peers.next_deadline()
+        if due is not None and due <= now:
+            for peer in of_no_use(self._connections, now)[: max(len(self._connections) // TURNED_OVER, 1)]:
+                peer.close(MADE_ROOM)
 
     def _settle(self, rival: PeerConnection, newcomer: Identity) -> str | None:
         """Crossing dials with one of ours go by the rule, at once; whoever made both decides; else both may stand."""

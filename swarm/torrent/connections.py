@@ -35,6 +35,11 @@ class Connections:
     def __len__(self) -> int:
         return len(self._peers)
 
+    @property
+    def standing(self) -> int:
+        """How many there are without those that are being closed."""
+        return sum(not peer.closing for peer in self._peers)
+
     def joined(self, peer: PeerConnection) -> None:
         """Count in a connection that is about to run."""
         self._peers.append(peer)

@@ -280,6 +280,7 @@ class Torrent:
             return
         if self._connections:
             self._connections.tick(now, self._config.idle_timeout)
+            self.admission.tick(now)
             self.reaching.tick(now)
             if self._exchange is not None:
                 self._exchange.tick(now)
