@@ -74,6 +74,13 @@ SLOW_SEND = 0.2
 MAX_CLAIMS = 16
 """Bitfields, have-alls and have-nones a second: five bytes may cost as many counts as the torrent has pieces."""
 
+MAX_HANDSHAKES = 16
+"""Extension handshakes a second: a peer says again what has changed, and each one is told to every extension."""
+
+MAX_EXTENDED = 2_000
+"""Extended messages a second.  anacrolix asks for all blocks of the metadata at once, which are 1,024; a read buffer
+full of requests that are all refused took a second to answer."""
+
 RATE_SECONDS = 10.0
 """Seconds over which rates are averaged, exponentially: what the choker compares."""
 
@@ -153,7 +160,7 @@ class PeerConnection:
         self._outbox = bytearray()
         self._woken = trio.Event()
         self._batch = MIN_BATCH
-        self._claimed = 0
+        self._claimed = self._handshakes = self._extended = 0  # messages since the last tick
         self._upload_at = -math.inf
         self._sending_since = math.inf
 
@@ -228,7 +235,7 @@ class PeerConnection:
     def tick(self, now: float, idle_timeout: float) -> None:
         """Once a second: time-outs, snubbing, keep-alive."""
         self._measure(now)
-        self._claimed = 0
+        self._claimed = self._handshakes = self._extended = 0
         if now - self.received_at > idle_timeout:
             self.close("idle")
             return
@@ -437,6 +444,10 @@ class PeerConnection:
             self._torrent.interest_changed(self)
 
     def _extended_untrusted(self, message: Extended, now: float) -> None:
+        self._extended += 1
+        self._handshakes += not message.ext_id
+        if self._extended > MAX_EXTENDED or self._handshakes > MAX_HANDSHAKES:
+            raise RemoteProtocolError("extension-flood")
         if message.ext_id:
             self.extensions.receive_untrusted(message.ext_id, message.payload, now)
             return
