@@ -17,20 +17,22 @@ from dht.bencode import encode
 from swarm.bitfield import Bitfield
 from swarm.config import Config
 from swarm.endpoint import Endpoint
-from swarm.events import ConnectionRefused, Warned
+from swarm.events import ConnectionClosed, ConnectionRefused, Warned
 from swarm.net.sockaddr import to_sockaddr
 from swarm.node import open_node
+from swarm.peer import MAX_EXTENDED, MAX_HANDSHAKES
 from swarm.state import FIRST_PORT, LAST_PORT, kept_port
 from swarm.torrent.downloader import Downloader
 from swarm.torrent.openpiece import PieceMemory
 from swarm.torrent.picker import Picker
 from swarm.torrent.resume import resume_path
+from swarm.torrent.room import MADE_ROOM, TURNOVER
 from swarm.torrent.uploader import MAX_QUEUED, Uploader
-from swarm.wire.messages import HaveAll, HaveNone, Interested, NotInterested, Requests
+from swarm.wire.messages import Extended, HaveAll, HaveNone, Interested, KeepAlive, NotInterested, Requests
 from swarm.wire.tracker import AnnounceReply, parse_announce_reply_untrusted
-from tests.nodes import make_sample
+from tests.nodes import endpoints, make_sample, node_on, seeding
 from tests.rawpeer import RawPeer, block_message
-from tests.test_adversaries import BLOCK, leeching
+from tests.test_adversaries import BLOCK, leeching, sharing
 
 
 async def test_a_stranger_that_completes_a_piece_and_floods_does_not_strand_the_piece(
@@ -84,6 +86,85 @@ async def test_strangers_do_not_exceed_the_connections_of_the_node(autojump_cloc
         await trio.sleep(1)
         assert len(scene.torrent.connections) == 5
         assert len(scene.node.of(ConnectionRefused, reason="full")) == 7
+
+
+async def test_one_address_cannot_hold_all_places(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """Eighty idle connections of one stranger, and nobody else was let in or dialled, for good."""
+    async with leeching(tmp_path, max_peers=8) as scene:
+        for number in range(8):
+            await scene.connect(name=f"squatter{number}")
+        await scene.honest_seed_helps()
+        assert len(scene.node.of(ConnectionClosed, reason=MADE_ROOM)) == 1
+
+
+async def test_idle_strangers_of_many_addresses_do_not_keep_us_from_dialling(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with leeching(tmp_path, max_peers=8) as scene, trio.open_nursery() as nursery:
+        for number in range(8):
+            squatter = await RawPeer.connect(
+                scene.internet.host(f"s{number}"), scene.at, scene.sample, name=f"s{number}"
+            )
+            nursery.start_soon(keep_alive, squatter)
+        assert scene.torrent.admission.is_full
+        host = scene.internet.host("honest")
+        async with node_on(host, 7) as honest:
+            await seeding(honest, scene.sample)
+            scene.torrent.admission.found(endpoints(host.ipv4), "dht")
+            with trio.fail_after(3 * TURNOVER):
+                await scene.torrent.wait_complete()
+        nursery.cancel_scope.cancel()
+
+
+async def keep_alive(peer: RawPeer) -> None:
+    while True:
+        await trio.sleep(30)
+        try:
+            await peer.say(KeepAlive().encode())
+        except trio.BrokenResourceError:
+            return
+
+
+HANDSHAKE = Extended(0, encode({b"m": {b"ut_metadata": 3, b"ut_holepunch": 4}})).encode()
+
+
+async def test_a_flood_of_extension_handshakes_costs_the_connection(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """1,000 a second took 70 % of a core."""
+    async with leeching(tmp_path) as scene:
+        hostile = await scene.connect()
+        for _ in range(3):
+            await hostile.say(HANDSHAKE * MAX_HANDSHAKES)
+            await trio.sleep(2)
+        assert not scene.node.of(ConnectionClosed), "that many are borne"
+        await hostile.say(HANDSHAKE * (MAX_HANDSHAKES + 1))
+        await scene.closed_with("extension-flood")
+        await scene.honest_seed_helps()
+
+
+async def test_a_flood_of_metadata_requests_costs_the_connection(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """Twenty strangers that sent nothing else stalled the node for 2.3 seconds."""
+    async with sharing(tmp_path) as scene:
+        hostile = await scene.connect()
+        request = Extended(1, encode({b"msg_type": 0, b"piece": 0})).encode()
+        await hostile.say(HANDSHAKE, request * (MAX_EXTENDED - 1))
+        await trio.sleep(2)
+        assert not scene.node.of(ConnectionClosed), "that many are refused one by one"
+        await hostile.say(request * (MAX_EXTENDED + 1))
+        await scene.closed_with("extension-flood")
+        await scene.honest_leech_is_served()
+
+
+async def test_saying_again_that_one_introduces_makes_nobody_dial(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """Each extension handshake of one stranger ended the back-off of all peers that lacked an introducer."""
+    async with leeching(tmp_path) as scene:
+        hostile = await scene.connect()
+        scene.torrent.admission.found(endpoints("203.0.113.77"), "dht")
+        known = scene.torrent.admission.peers.get(endpoints("203.0.113.77")[0])
+        assert known is not None
+        for _ in range(60):
+            await hostile.say(HANDSHAKE)
+            await trio.sleep(1)
+        assert known.attempts == 2, "at first, and after half a minute"
 
 
 @pytest.mark.parametrize("broken", ["garbage", "a directory"])

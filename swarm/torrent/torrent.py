@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from weakref import WeakSet
 
 import trio
 
@@ -135,6 +136,7 @@ class Torrent:
             back_dialer=lent.back_dialer,
             rng=lent.rng,
         )
+        self._introducers: WeakSet[PeerConnection] = WeakSet()
         self._shared = Shared(
             lent, self._connections, self.admission, self.metadata, self.punching, self.meetings, self.reaching
         )
@@ -448,7 +450,8 @@ class Torrent:
         if theirs.yourip is not None and peer.identity.path not in ("relayed", "turn"):
             self._lent.address_seen(peer.identity.endpoint, theirs.yourip)
         self.metadata.joined(peer)
-        if peer.extensions.speaks(Holepunch.NAME):
+        if peer.extensions.speaks(Holepunch.NAME) and peer not in self._introducers:
+            self._introducers.add(peer)  # once: each time, everybody who lacked an introducer is dialled again at once
             self.admission.introducers_changed()
 
     def dht_node_told(self, peer: PeerConnection, port: int) -> None:
