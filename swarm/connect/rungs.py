@@ -48,6 +48,9 @@ PUNCH_PATIENCE = 2.0
 HASTY_PATIENCE = 0.3
 """Seconds after the last SYN; the short one where an introducer that sees our UDP mapping may do better."""
 
+ADOPTED_FOR = 0.4
+"""Seconds for which a pending TCP dial is left to be met by the other end's."""
+
 REDIAL = (0.0, 0.1, 0.3, 0.6)
 """Seconds between TCP dials of a punch: a NAT may answer a SYN that comes too early with a reset."""
 
@@ -132,7 +135,8 @@ class _Way:
         self._endpoint = endpoint
         self._from_port = means.from_port
         self._utp = means.utp.get(6 if endpoint.is_ipv6 else 4)
-        self._pending = trio.CancelScope()  # of the direct TCP dial
+        self._pending: trio.CancelScope | None = None  # of the direct TCP dial
+        self._adopted = False  # by a punch
 
     def direct(self) -> list[Rung]:
         endpoint, limit = self._endpoint, self._config.dial_timeout
@@ -188,17 +192,21 @@ class _Way:
         return await dial_utp(self._utp, self._endpoint)
 
     async def _direct_tcp(self) -> Link:
-        self._pending = trio.CancelScope()
-        with self._pending:
-            return await dial_tcp(self._network, self._endpoint, from_port=self._from_port)
+        with trio.CancelScope() as self._pending:
+            link = await dial_tcp(self._network, self._endpoint, from_port=self._from_port)
+            return replace(link, path="tcp-punched") if self._adopted else link
         raise RemoteError("timed-out", "dialled anew at the moment of a punch")
 
     async def _simultaneous_tcp(self, endpoint: Endpoint) -> Link:
         """Dial from the listening port at the moment when the other end does (RFC 9293 §3.5).
 
-        The kernel allows one pending dial between two endpoints, so the direct one is given up for this.
+        The kernel allows one dial between two endpoints.  The direct one that is pending has opened our NAT, so the
+        other end's SYN makes it the simultaneous open; only if that does not happen it is given up for a new one.
+        Giving it up at once would sometimes close what has just been established, and keep both endpoints busy.
         """
-        if endpoint == self._endpoint:
+        if endpoint == self._endpoint and self._pending is not None:
+            self._adopted = True
+            await trio.sleep(ADOPTED_FOR)
             self._pending.cancel()
         refusal = RemoteError("refused")
         for pause in REDIAL:
