@@ -171,6 +171,7 @@ class Node:
             wake_dialer=self._dialer.wake,
             shoot=self._dialer.shoot,
             redial=self._dialer.redial,
+            abandon=self._dialer.abandon,
             wall_clock=time.time,
             resume_directory=config.state_directory / "resume" if config.state_directory is not None else None,
         )

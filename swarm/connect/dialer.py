@@ -20,6 +20,7 @@ from swarm.connect.rungs import Means, Rungs
 from swarm.connect.shake import shake_as_initiator
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
+from swarm.ext.holepunch import Allowance
 from swarm.peerlist import HUNG_UP, KnownPeer
 from swarm.wire.handshake import Handshake
 
@@ -27,7 +28,10 @@ IDLE_LOOK = 1.0
 """Seconds between looks at the torrents when nothing woke the dialer: back-offs run out silently."""
 
 MAX_SHOTS = 16
-"""Peers that are being dialled because an introducer said so, beside those of our own choice."""
+SHOTS_BURST, SHOTS_SECONDS = 24, 2.0
+"""Peers that are being dialled because an introducer said so, beside those of our own choice; and those that came to
+nothing, of the whole node: so many at once, then one in so many seconds.  An introducer may lie about who wants to meet
+us, and each costs whoever is there five datagrams and a few SYNs of TCP."""
 
 ANOTHER_TRY = 10.0
 """Seconds into an attempt after which a peer that hangs up is not dialled again in it.  Policies refuse at once; one
@@ -77,7 +81,12 @@ class Dialer:
         self._turn = 0
         self._online: tuple[trio.Nursery, Means] | None = None
         self._woken = trio.Event()
+        self._attempts: dict[trio.CancelScope, WantsPeers] = {}
+        self._shots = Allowance(SHOTS_BURST, SHOTS_SECONDS)
+        self.shooting = 0
+        """Shots under way."""
         self.half_open = 0
+        """Attempts under way, shots not counted: strangers must not keep us from dialling."""
 
     def wake(self) -> None:
         """A torrent has somebody new to dial."""
@@ -95,14 +104,16 @@ class Dialer:
     def shoot(self, torrent: WantsPeers, peer: KnownPeer, at: Endpoint) -> bool:
         """Dial ``at`` now, as target of a rendezvous: the other end does at this moment.
 
-        False, and nothing is done, while offline and beyond MAX_SHOTS at once.
+        False, and nothing is done, while offline, beyond MAX_SHOTS at once, and where too many came to nothing.
         """
         punching = torrent.punching
-        if self._online is None or punching is None or self.half_open >= self._config.max_half_open + MAX_SHOTS:
+        if self._online is None or punching is None or self.shooting >= MAX_SHOTS:
+            return False
+        if not self._shots.take(trio.current_time()):
             return False
         nursery, means = self._online
-        self.half_open += 1
-        nursery.start_soon(self._reach, torrent, peer, self._rungs.shots_at(at, means, punching))
+        self.shooting += 1
+        nursery.start_soon(self._reach, torrent, peer, self._rungs.shots_at(at, means, punching), self._shot_ended)
         return True
 
     def redial(self, torrent: WantsPeers, peer: KnownPeer) -> bool:
@@ -111,15 +122,22 @@ class Dialer:
             return False
         nursery, means = self._online
         self.half_open += 1
-        nursery.start_soon(self._reach, torrent, peer, self._rungs.utp_before_tcp(peer.endpoint, means))
+        nursery.start_soon(self._reach, torrent, peer, self._rungs.utp_before_tcp(peer.endpoint, means), self._ended)
         return True
+
+    def abandon(self, torrent: WantsPeers) -> None:
+        """Break off all attempts for a torrent, which wants nobody any more.  Its connections stay."""
+        for scope, wanting in self._attempts.items():
+            if wanting is torrent:
+                scope.cancel()
 
     async def _keep_dialling(self, nursery: trio.Nursery, means: Means, room: Callable[[], int]) -> None:
         while True:
             while self.half_open < min(self._config.max_half_open, room()) and (pair := self._next()) is not None:
                 self.half_open += 1
                 torrent, peer = pair
-                nursery.start_soon(self._reach, torrent, peer, self._rungs.to(peer, means, torrent.punching))
+                rungs = self._rungs.to(peer, means, torrent.punching)
+                nursery.start_soon(self._reach, torrent, peer, rungs, self._ended)
             with trio.move_on_after(IDLE_LOOK):
                 await self._woken.wait()
             self._woken = trio.Event()
@@ -134,15 +152,30 @@ class Dialer:
                 return torrent, peer
         return None
 
-    async def _reach(self, torrent: WantsPeers, peer: KnownPeer, rungs: Sequence[Rung]) -> None:
+    def _ended(self, reached: bool) -> None:
+        self.half_open -= 1
+        self._woken.set()
+
+    def _shot_ended(self, reached: bool) -> None:
+        self.shooting -= 1
+        if reached:
+            self._shots.give_back()
+
+    async def _reach(
+        self, torrent: WantsPeers, peer: KnownPeer, rungs: Sequence[Rung], ended: Callable[[bool], None]
+    ) -> None:
+        """``ended`` is told when the attempt is over, and whether hands have been shaken."""
         started = trio.current_time()
-        judged = False
+        judged, reached = False, None
+        scope = trio.CancelScope()
+        self._attempts[scope] = torrent
         try:
-            reached = await self._shaken_link(torrent, peer, rungs)
-            judged = True
+            with scope:
+                reached = await self._shaken_link(torrent, peer, rungs)
+                judged = True
         finally:  # and no `except trio.Cancelled`: the nursery of `climb` wraps it in a group
-            self.half_open -= 1
-            self._woken.set()
+            del self._attempts[scope]
+            ended(reached is not None)
             if not judged:
                 torrent.dial_abandoned(peer)
         if reached is not None:

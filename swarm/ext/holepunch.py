@@ -252,6 +252,10 @@ class Allowance:
         self._full_at = max(self._full_at, now) + self._seconds
         return True
 
+    def give_back(self) -> None:
+        """One that was taken turned out to be none of those that are to be kept few."""
+        self._full_at -= self._seconds
+
     def has(self, now: float) -> bool:
         """Whether `take` would succeed."""
         return self._full_at <= now + (self._burst - 1) * self._seconds

@@ -110,8 +110,9 @@ class Admission:
         self._inside = inside
 
     def shut(self, reason: str) -> None:
-        """Let nobody in any more, and end the connections that stand."""
+        """Let nobody in any more, dial nobody any more, and end the connections that stand."""
         self._inside = None
+        self._lent.abandon(self)
         self._connections.close(reason)
 
     def found(self, endpoints: Iterable[Endpoint], source: SourceName) -> None:
@@ -209,7 +210,7 @@ class Admission:
 
     def shoot(self, at: Endpoint, introducer: Endpoint) -> None:
         """An introducer says that a peer dials us at this moment: dial it, too."""
-        if self._inside is None:
+        if self._inside is None or self.is_full:
             return
         peer = self.peers.add(at, "pex", trio.current_time(), introducer=introducer)
         if peer is not None and not peer.busy and self._lent.shoot(self, peer, at):
@@ -281,6 +282,8 @@ class Admission:
             return "self"
         if identity.culprit in self._condemned or self.peers.is_banned(identity.endpoint.host):
             return "banned"
+        if not self.public and identity.direction == "out" and identity.endpoint not in self.peers:
+            return "private"  # it was being dialled when that became known
         rival = self._connections.rival_of(identity)
         if rival is not None:
             return self._settle(rival, identity)

@@ -68,6 +68,8 @@ class Lent:
     """`swarm.connect.dialer.Dialer.shoot`."""
     redial: Callable[[WantsPeers, KnownPeer], bool]
     """`swarm.connect.dialer.Dialer.redial`."""
+    abandon: Callable[[WantsPeers], None]
+    """`swarm.connect.dialer.Dialer.abandon`."""
     shot_ports: ShotPorts
     second_ports: SecondPorts
     """For prediction and birthdays: sockets of their own, as initiator or target and as introducer."""

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import MockClock
 
 from swarm.config import Config
 from swarm.connect.dial import Link, dial_utp
-from swarm.connect.dialer import Dialer
+from swarm.connect.dialer import MAX_SHOTS, SHOTS_BURST, SHOTS_SECONDS, Dialer
 from swarm.connect.encrypted import Encryption
 from swarm.connect.ladder import Failure
 from swarm.connect.rungs import Means
@@ -119,3 +120,50 @@ async def test_a_utp_port_that_strangers_have_filled_is_a_reason_and_no_crash() 
     with pytest.raises(RemoteError) as caught:
         await dial_utp(port, PEER)
     assert caught.value.reason == "too-many-connections"
+
+
+class NeverMet:
+    """What the dialer needs of a torrent's punching here; whoever is shot at does not answer."""
+
+    def __init__(self) -> None:
+        self.predict = None
+
+    def recorded(self, endpoint: Endpoint, role: str, attempt: object, *, failure: bool = True) -> object:
+        return attempt
+
+
+async def test_shots_that_come_to_nothing_are_few_and_leave_room_for_dials_of_our_own(
+    autojump_clock: MockClock,
+) -> None:
+    """Introducers may name whom they like: of 70 liars it took all attempts of the node, 160 victims a minute."""
+    torrent = OnePeer()
+    torrent.waiting.clear()
+    torrent.punching = NeverMet()  # type: ignore[assignment]
+    encryption = Encryption("prefer", {}.get, random.Random(1), run_inline)
+    dialer = Dialer(Unanswered(), Config(dial_timeout=1.0), lambda: [torrent], encryption)  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dialer.run, Means(None, {}), lambda: 1)
+        await trio.testing.wait_all_tasks_blocked()
+        shots = 0
+        for _ in range(600):  # a minute
+            shots += sum(dialer.shoot(torrent, KnownPeer(PEER, 0.0), PEER) for _shot in range(50))
+            assert dialer.shooting <= MAX_SHOTS and dialer.half_open == 0
+            await trio.sleep(0.1)
+        assert 50 <= shots <= SHOTS_BURST + 60 / SHOTS_SECONDS
+        nursery.cancel_scope.cancel()
+    assert dialer.shooting == 0
+
+
+async def test_attempts_for_a_torrent_that_has_gone_are_broken_off(autojump_clock: MockClock) -> None:
+    gone, other = OnePeer(), OnePeer()
+    encryption = Encryption("prefer", {}.get, random.Random(1), run_inline)
+    dialer = Dialer(Unanswered(), Config(), lambda: [gone, other], encryption)  # type: ignore[arg-type]
+    with trio.move_on_after(3):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dialer.run, Means(None, {}), lambda: 2)
+            await trio.sleep(1)
+            assert dialer.half_open == 2
+            dialer.abandon(gone)
+            await trio.testing.wait_all_tasks_blocked()
+            assert dialer.half_open == 1
+            assert (gone.told, other.told) == (["abandoned"], [])
