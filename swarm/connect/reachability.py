@@ -37,6 +37,9 @@ HELPER_PAUSE = 600.0
 UNABLE_PAUSE = 30.0
 """Likewise if the helper had nobody to dial."""
 
+NOTICE_PAUSE = 60.0
+"""Seconds: the DHT brings strangers all the time, and to look at one takes as long as to answer him, 10 µs."""
+
 MAX_PENDING = 16
 """Probes under way; the oldest is forgotten."""
 
@@ -67,11 +70,15 @@ class ReachabilityProbe:
         """Something came in, of which nothing has been answered yet: what about it was uninvited, if it counts.
 
         To be asked of every run of datagrams (all of UDP is "utp") and of every accepted TCP connection, first of all:
-        an answer hides who spoke first.
+        an answer hides who spoke first.  Of those that count one in NOTICE_PAUSE is told.
         """
         novelty = self.sent_to[transport].heard(remote, now)
-        if novelty is None or now - self._started < QUIET or not self._is_outside(remote.host):
+        if novelty is None or now - self._started < QUIET:
             return None
+        noticed = self._facts[transport, remote.is_ipv6].noticed
+        if now - noticed.get(novelty, float("-inf")) < NOTICE_PAUSE or not self._is_outside(remote.host):
+            return None
+        noticed[novelty] = now
         if novelty == "host":
             self._prove(transport, remote, now)
         return novelty
@@ -186,6 +193,8 @@ class _Facts:
     prover: Endpoint | None = None
     failures: dict[str, float] = field(default_factory=dict)
     """By the helper's network, since the last proof."""
+    noticed: dict[Novelty, float] = field(default_factory=dict)
+    """When something uninvited was told of last."""
     probed: float = float("-inf")
     asked: dict[str, float] = field(default_factory=dict)
     """By the helper's network: when it may be asked again."""

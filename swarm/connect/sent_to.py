@@ -49,10 +49,11 @@ class SentTo:
 
         Costs 0.3 µs where something was sent to that very endpoint, as for nearly every datagram.
         """
-        if self.quiet_for(remote.host, now) < QUIET:  # asked first: no endpoint of a quiet host was sent to
+        host = remote.host
+        if now - self._hosts[hash(host) % BUCKETS] < QUIET:  # asked first: no endpoint of a quiet host was sent to
             return None if now - self._endpoints[hash(remote) % BUCKETS] < QUIET else "port"
-        self._uninvited.pop(remote.host, None)
-        self._uninvited[remote.host] = now
+        self._uninvited.pop(host, None)
+        self._uninvited[host] = now
         if len(self._uninvited) > MAX_UNINVITED:
             del self._uninvited[next(iter(self._uninvited))]
         return "host"

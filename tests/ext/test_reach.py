@@ -658,6 +658,15 @@ def test_a_stranger_that_comes_by_himself_proves_it_but_not_in_the_first_ten_min
     assert probe.report(QUIET) == Reachability()
 
 
+def test_of_many_strangers_one_a_minute_is_looked_at_and_all_are_remembered() -> None:
+    probe = World().peer("asker", "20.0.0.1").reachability
+    others = [Endpoint(f"21.0.0.{number}", 6881) for number in range(3)]
+    told = [probe.came_in("utp", other, QUIET + number) for number, other in enumerate(others)]
+    assert told == ["host", None, None]
+    assert all(probe.sent_to["utp"].uninvited(other.host, QUIET + 3) for other in others)
+    assert probe.came_in("utp", V4, QUIET + NOTICE_PAUSE) == "host"
+
+
 @pytest.mark.parametrize("host", ["10.0.0.3", "127.0.0.1", "20.0.0.1", "fe80::1"])
 def test_a_neighbour_that_comes_proves_nothing(host: str) -> None:
     asker = World().peer("asker", "20.0.0.1")

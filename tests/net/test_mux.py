@@ -506,3 +506,36 @@ async def closed_by_what_it_hears(socket: DatagramSocket, sender: DatagramSocket
         await mux.run()
     assert core.datagrams == [b"last"]
     sender.close()
+
+
+async def test_whom_runs_come_from_and_go_to_is_noticed_once_a_second(autojump_clock: MockClock) -> None:
+    """Whoever comes first is told of before a core can answer him."""
+    told: list[tuple[str, Endpoint, float]] = []
+    socket = FakeSocket()
+    mux = Mux(
+        socket,
+        on_received=lambda remote, now: told.append(("from", remote, now)),
+        on_sending=lambda remote, now: told.append(("to", remote, now)),
+    )
+    core = Core(echo=True)
+    mux.add(core, priority=0)
+    one, other = (Path(None, Endpoint(f"20.0.0.{number}", 6881)) for number in (1, 2))
+
+    async def arrive(*paths: Path) -> list[tuple[str, Endpoint, float]]:
+        told.clear()
+        socket.inbox += [Received(memoryview(b"hello"), 5, path) for path in paths]
+        socket.readable.set()
+        await wait_all_tasks_blocked()
+        return list(told)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mux.run)
+        now = trio.current_time()
+        first = [("from", one.remote, now), ("from", other.remote, now), ("to", one.remote, now)]
+        assert await arrive(one, other, one) == [*first, ("to", other.remote, now)]
+        assert await arrive(one) == []
+        await trio.sleep(3600)
+        now = trio.current_time()
+        assert await arrive(one) == [("from", one.remote, now), ("to", one.remote, now)]
+        assert len(core.datagrams) == 5, "and all arrive"
+        mux.close()
