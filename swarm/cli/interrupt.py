@@ -32,12 +32,13 @@ def run_interruptible(
     restore: Callable[[], object] = nothing,
     leaving: Callable[[], object] = nothing,
     asked: Callable[[], object] = nothing,
+    clock: trio.abc.Clock | None = None,
 ) -> int:
     """`trio.run` for a command: what ``function`` returns, or 128 + N when signal N made it leave.
 
     ``restore`` puts the terminal in order before a second signal ends the process on the spot; it must not block.
     ``leaving`` is called in trio before a first one cancels anything, ``asked`` for each of QUESTIONS; they must not
-    block either, nor raise.
+    block either, nor raise.  ``clock`` is trio's; the demo has a simulated one.
     Signals that are ignored (``nohup``, a shell's background jobs) stay so.
     """
     interrupt = _Interrupt(restore, leaving, asked)
@@ -47,7 +48,7 @@ def run_interruptible(
             for number in numbers:
                 if signal.getsignal(number) != signal.SIG_IGN:
                     before[number] = signal.signal(number, handler)
-        return trio.run(_supervised, interrupt, function, arguments)
+        return trio.run(_supervised, interrupt, function, arguments, clock=clock)
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import socket
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 import swarm as library
+from swarm.cli.demo import meet, story
 from swarm.cli.download import selected_files
 from swarm.cli.main import main
 from swarm.cli.units import parse_selection
@@ -259,6 +262,34 @@ def test_the_demo_shows_a_download(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "all 63 pieces" in shown
     assert "7 files read again from disk: all hashes match" in shown
+
+
+def test_the_demo_ends_with_two_simulated_nats_being_punched_and_the_statistics(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["demo"]) == 0
+    shown = capsys.readouterr().out
+    _, cone, symmetric = re.split("^(?:Both are behind a cone|The leech's NAT takes)", shown, flags=re.MULTILINE)
+    for part in (cone, symmetric):
+        assert "leech       asks the introducer to be introduced to the seed" in part
+        assert "introducer  tells the leech and the seed of each other" in part
+        assert re.search(r"All 63 pieces in \d+\.\d s of simulated time", part)
+        assert re.search(r"\nHole punches\n  we asked +1  of [12] ", part)
+        assert "\nPeers connected\n" in part
+    assert re.search(r"connected to the seed: (µTP|TCP), punched$", cone, re.MULTILINE)
+    assert "one of many ports and one of many guesses fit (birthday)" in symmetric
+    assert re.search(r"  birthday out +1 +1 ", symmetric)
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("kind", ["symseq", "udpblock"])
+def test_the_demo_tells_every_kind_of_meeting(kind: str, tmp_path: Path) -> None:
+    meeting = trio.run(
+        meet, "cone", kind, METAINFO, ROOT / "torrents", tmp_path, 1, clock=MockClock(autojump_threshold=0)
+    )
+    assert meeting.complete
+    assert list(story(meeting))[-1].endswith("leech       has everything")
 
 
 def test_a_port_that_moved_is_told_and_one_that_was_never_kept_did_not_move(tmp_path: Path) -> None:
