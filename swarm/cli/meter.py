@@ -39,7 +39,7 @@ class Standing:
 
     @property
     def complete(self) -> bool:
-        return self.checking is None and self.done == self.total
+        return self.checking is None and not self.metadata and self.done == self.total
 
     @property
     def eta(self) -> float | None:
@@ -102,8 +102,16 @@ def together(standings: Iterable[Standing]) -> Standing:
         peers_by_path=dict(peers),
         checking=(sum(each[0] for each in checking), sum(each[1] for each in checking)) if checking else None,
         uploaded=sum(standing.uploaded for standing in all_of_them),
-        metadata=all_of_them[0].metadata if len(all_of_them) == 1 else "",
+        metadata=_missing_metadata(all_of_them),
     )
+
+
+def _missing_metadata(standings: list[Standing]) -> str:
+    """How far it is where nothing else is under way: of the only torrent that lacks it, or how many there are."""
+    lacking = [standing.metadata for standing in standings if standing.metadata]
+    if any(not standing.metadata and not standing.complete for standing in standings):
+        return ""
+    return lacking[0] if len(lacking) == 1 else f"missing of {len(lacking):,} torrents" if lacking else ""
 
 
 def progress_line(standing: Standing, width: int) -> str:

@@ -51,6 +51,16 @@ def test_several_torrents_are_shown_as_one() -> None:
     assert both.eta == HALFWAY.eta
 
 
+def test_torrents_without_metadata_are_not_shared() -> None:
+    """Two magnet links that nobody had metadata for were "sharing"."""
+    lacking, complete = Standing(0, 0, 0, 0, {}, metadata="no peer to ask"), Standing(9, 9, 0, 0, {"tcp": 1})
+    assert not lacking.complete
+    assert progress_line(together([lacking, lacking]), 79) == "metadata: missing of 2 torrents"
+    assert progress_line(together([lacking, complete]), 79) == "metadata: no peer to ask"
+    assert progress_line(together([lacking, HALFWAY]), 79).startswith("50.0 %")
+    assert progress_line(together([complete, complete]), 79).startswith("sharing")
+
+
 def test_checking_is_shown_in_pieces() -> None:
     checking = Standing(0, 100, 0, 0, {}, checking=(250, 1000))
     assert progress_line(checking, 79) == "checking  25.0 %  250 of 1,000 pieces"
