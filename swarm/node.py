@@ -121,7 +121,7 @@ class Node:
         )
         strangers = self.standing.strangers
         dials = NotingDials(self._network, strangers.tcp_dialled)
-        self._back_dialer = BackDialer(dials, self._encryption)
+        self._back_dialer = BackDialer(dials, self._encryption, strangers.has_met)
         self._dialer = Dialer(dials, config, self._doors, self._encryption, self._back_dialer.got_out)
         self._acceptor = Acceptor(
             config,
@@ -162,6 +162,7 @@ class Node:
             own_address=self.standing.own_address,
             shot_ports=self._shot_ports,
             second_ports=self._second_ports,
+            mapping=lambda ipv6: self.standing.report(6 if ipv6 else 4).mapping,
             terms=self.standing.terms,
             is_open=lambda: global_address(self._network, ipv6=False) is not None,
             welcome=self._acceptor.take,

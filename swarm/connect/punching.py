@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import trio
 
 from swarm.connect.dial import Link
+from swarm.connect.report import Behaviour
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import (
@@ -87,6 +88,7 @@ class Punching:
         shoot: Callable[[Endpoint, Endpoint], None],
         swap: Callable[[PeerConnection], bool],
         predict: Callable[[Endpoint], Awaitable[Link]] | None = None,
+        mapping: Callable[[bool], Behaviour] = lambda ipv6: "unknown",
     ) -> None:
         self._info_hash = info_hash
         self._connections = connections
@@ -94,6 +96,7 @@ class Punching:
         self._owns = owns
         self._shoot = shoot
         self._swap = swap
+        self._mapping = mapping
         self.predict = predict
         """A stream to a peer through ports that the NATs are expected to hand out; None where that is not spoken."""
         self._relay = HolepunchRelay(self._introducers, owns)
@@ -173,10 +176,12 @@ class Punching:
             except RemoteError as error:
                 if failure and error.reason != NOBODY and not self._is_connected(endpoint):
                     seconds = trio.current_time() - started
-                    self._emit(PunchFailed(self._info_hash, endpoint, role, error.reason, seconds))
+                    ours = self._mapping(endpoint.is_ipv6)
+                    self._emit(PunchFailed(self._info_hash, endpoint, role, error.reason, seconds, ours))
                 raise
             seconds = trio.current_time() - started
-            self._emit(PunchConnected(self._info_hash, endpoint, role, link.path, seconds))
+            ours = self._mapping(endpoint.is_ipv6)
+            self._emit(PunchConnected(self._info_hash, endpoint, role, link.path, seconds, ours))
             return link
 
         return recorded

@@ -54,14 +54,14 @@ class UdpPort:
         self._mux = Mux(socket, on_received=on_received, on_sending=on_sending)
         tracker_core = UdpTracker(rng)
         self.trackers = UdpTrackerService(tracker_core, self._mux.wake)
-        self._mux.add(tracker_core, priority=Priority.UDP_TRACKER, on_results=self.trackers.deliver)
+        self._mux.add(tracker_core, priority=Priority.UDP_TRACKER, name="udp-tracker", on_results=self.trackers.deliver)
         self.utp: UtpPort | None = None
         if utp is not None:
             endpoint = UtpEndpoint(utp, rng)
             service = UtpService(endpoint, self._mux.wake, accept_backlog=utp.accept_backlog)
             # The leaf package has shapes of its own, field by field the same (tests/test_architecture.py).
             core = cast(DatagramCore, endpoint)
-            self._mux.add(core, priority=Priority.UTP, on_results=service.publish)
+            self._mux.add(core, priority=Priority.UTP, name="utp", on_results=service.publish)
             self.utp = UtpPort(service)
         self.dht: DhtService | None = None
         if dht is not None:

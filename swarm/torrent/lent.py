@@ -13,6 +13,7 @@ from swarm.config import Config
 from swarm.connect.dial import Link
 from swarm.connect.dial_back import BackDialer
 from swarm.connect.dialer import WantsPeers
+from swarm.connect.report import Behaviour
 from swarm.connect.second_port import SecondPorts
 from swarm.connect.shot_port import ShotPorts
 from swarm.connect.standing import Standing
@@ -73,6 +74,8 @@ class Lent:
     shot_ports: ShotPorts
     second_ports: SecondPorts
     """For prediction and birthdays: sockets of their own, as initiator or target and as introducer."""
+    mapping: Callable[[bool], Behaviour]
+    """How the NAT in front of us maps, as far as known; for IPv6 if True."""
     terms: Callable[[], Terms]
     """What we say of ourselves to whom we are to meet through NATs."""
     is_open: Callable[[], bool]

@@ -7,6 +7,7 @@ import trio
 from swarm.connect.agreement import Agreements
 from swarm.connect.dial import Link
 from swarm.connect.punching import NOBODY, Introducer
+from swarm.connect.report import Behaviour
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import PunchAsked, PunchConnected, PunchFailed, PunchRole
@@ -20,6 +21,8 @@ from swarm.torrent.lent import Lent
 
 FINAL = frozenset({"hopeless", "crossed", "not-wanted", "timed-out"})
 """What another introducer could not change."""
+
+MAX_MAPPINGS = 200
 
 MAX_ASKED = 3
 """Introducers asked for one peer, one after the other."""
@@ -37,6 +40,7 @@ class Meetings:
         self._lent = lent
         self._connections = connections
         self._admission = admission
+        self._mappings: dict[str, Behaviour] = {}  # what peers say of their NATs, by address
         self._agreements = Agreements(
             lent.shot_ports,
             lent.second_ports,
@@ -80,6 +84,9 @@ class Meetings:
         )
 
     def terms_heard(self, peer: Endpoint, terms: Terms) -> None:
+        self._mappings[peer.host] = terms.mapping
+        if len(self._mappings) > MAX_MAPPINGS:
+            del self._mappings[next(iter(self._mappings))]
         self._admission.found(dict.fromkeys((*terms.udp, *terms.tcp)), "pex")
 
     def meeting_begun(self, peer: Endpoint, introducer: Endpoint) -> None:
@@ -93,7 +100,13 @@ class Meetings:
         self._failed(peer, "target", reason, seconds)
 
     def _connected(self, link: Link, role: PunchRole, seconds: float) -> None:
-        self._lent.emit(PunchConnected(self._info_hash, link.remote, role, link.path, seconds))
+        self._lent.emit(
+            PunchConnected(self._info_hash, link.remote, role, link.path, seconds, *self._behaviours(link.remote))
+        )
 
     def _failed(self, peer: Endpoint, role: PunchRole, reason: str, seconds: float) -> None:
-        self._lent.emit(PunchFailed(self._info_hash, peer, role, reason, seconds))
+        self._lent.emit(PunchFailed(self._info_hash, peer, role, reason, seconds, *self._behaviours(peer)))
+
+    def _behaviours(self, peer: Endpoint) -> tuple[Behaviour, Behaviour]:
+        """How our NAT maps and how the peer says that its does."""
+        return self._lent.mapping(peer.is_ipv6), self._mappings.get(peer.host, "unknown")

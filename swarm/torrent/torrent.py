@@ -126,6 +126,7 @@ class Torrent:
             shoot=self.admission.shoot,
             swap=self.admission.swap,
             predict=self.meetings.reach if lent.config.utp else None,
+            mapping=lent.mapping,
         )
         if lent.config.punch:
             self.admission.punching = self.punching
