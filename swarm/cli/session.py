@@ -194,13 +194,13 @@ class Session:
             await trio.sleep(min(TICK, timeout - idle))
 
     def reasons(self) -> list[str]:
-        """Why data is missing, in sentences that name the torrent where there are several."""
-        several = len(self.torrents) > 1
-        return [
-            f"{torrent.name}: {reason}" if several else reason
-            for torrent in self._missing()
-            for reason in torrent.why()
-        ]
+        """Why data is missing; of several torrents by name, and what holds for all of them once, in the end."""
+        why = [(torrent.name, torrent.why()) for torrent in self._missing()]
+        if len(self.torrents) == 1:
+            return [each for _, reasons in why for each in reasons]
+        first = why[0][1] if len(why) > 1 else []
+        common = [each for each in first if all(each in reasons for _, reasons in why)]
+        return [f"{name}: {each}" for name, reasons in why for each in reasons if each not in common] + common
 
     def _missing(self) -> list[Torrent]:
         return [torrent for torrent in self.torrents if torrent.state not in ("seeding", "failed")]
