@@ -180,7 +180,7 @@ async def test_a_leech_serves_what_it_has_just_got_at_once(
                 await c.wait_for(PeerConnected)
             await trio.sleep(5)
             assert (
-                last.statistics().metadata == "asked 1 peer: 1 refused" or "not have it" in last.statistics().metadata
+                last.statistics().metadata == "asked 1 peer: 1 refused" or "not offer it" in last.statistics().metadata
             )
             await seeding(a, sample)
             started = trio.current_time()
@@ -430,12 +430,12 @@ async def test_why_it_is_missing_is_told(autojump_clock: MockClock, tmp_path: Pa
         assert torrent.why()[:2] == ["the metadata is missing: no peer to ask", "no peer is known"]
         await bare_peer(strangers, at, sample, "bare")
         await trio.sleep(1)
-        assert line() == "metadata: 1 peer does not have it"
+        assert line() == "metadata: 1 peer does not offer it"
         silent = await RawPeer.connect(strangers, at, sample, name="silent")
         handshake = ExtendedHandshake(m={"ut_metadata": 3}, metadata_size=200_000)
         await silent.say(Extended(0, handshake.encode()).encode())
         await trio.sleep(10)
-        assert line() == "metadata: asked 1 peer: 1 did not answer; 1 peer does not have it; 0 of 13 blocks"
+        assert line() == "metadata: asked 1 peer: 1 did not answer; 1 peer does not offer it; 0 of 13 blocks"
         assert torrent.why()[0].startswith("the metadata is missing: asked 1 peer: 1 did not answer")
 
 
@@ -515,4 +515,4 @@ async def test_two_hundred_idle_connections_say_next_to_nothing(
         assert len(torrent.connections) == count
         for connection in torrent.connections:
             assert connection.wire_up < 300 + 50 * 2 * minutes
-        assert "200 peers do not have it" in torrent.statistics().metadata
+        assert "200 peers do not offer it" in torrent.statistics().metadata

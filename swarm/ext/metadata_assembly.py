@@ -88,7 +88,7 @@ class MetadataAssembly:
         self._suspicions: list[_Suspicion] = []
         self._liars: dict[Hashable, None] = {}
         self._departed: dict[Hashable, Standing] = {}
-        self._without = 0
+        self._without: dict[Hashable, None] = {}
         self._hash_failures = 0
 
     def join(self, name: Hashable) -> MetadataSource:
@@ -101,9 +101,11 @@ class MetadataAssembly:
         self._departed.pop(name, None)
         return source
 
-    def peer_without(self) -> None:
-        """A peer connected that does not speak ``ut_metadata``; it is counted."""
-        self._without += 1
+    def peer_without(self, name: Hashable) -> None:
+        """A peer connected that does not speak ``ut_metadata``; it is counted once, however often it comes."""
+        self._without[name] = None
+        if len(self._without) > MAX_DEPARTED:
+            del self._without[next(iter(self._without))]
 
     @property
     def liars(self) -> frozenset[Hashable]:
@@ -120,7 +122,7 @@ class MetadataAssembly:
         had, total = self._progress()
         return MetadataStatistics.of(
             [*(source.standing for source in self._sources), *self._departed.values()],
-            without=self._without,
+            without=len(self._without),
             blocks_had=had,
             blocks_total=total,
             size=len(self.complete) if self.complete is not None else None,

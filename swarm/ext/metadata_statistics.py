@@ -103,7 +103,7 @@ class MetadataStatistics:
     def _without(self) -> str:
         if not self.peers_without:
             return ""
-        return f"{_counted(self.peers_without, 'peer')} {'does' if self.peers_without == 1 else 'do'} not have it"
+        return f"{_counted(self.peers_without, 'peer')} {'does' if self.peers_without == 1 else 'do'} not offer it"
 
     def _lies(self) -> str:
         false = self.liars + self.size_liars

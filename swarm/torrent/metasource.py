@@ -58,7 +58,7 @@ class MetadataSource:
         if self._assembly is not None and self.info_bytes is None and peer not in self._joined:
             self._joined.add(peer)
             if not peer.extensions.speaks(Metadata.NAME):
-                self._assembly.peer_without()
+                self._assembly.peer_without(peer.identity.culprit)
 
     async def recall(self) -> Metainfo | None:
         """What an earlier run kept, if it did and it is whole."""

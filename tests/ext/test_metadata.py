@@ -754,20 +754,21 @@ def test_the_phrase_for_the_user() -> None:
     swarm = Swarm()
     assembly = swarm.assembly
     assert why(assembly) == "no peer to ask"
-    assembly.peer_without()
-    assert why(assembly) == "1 peer does not have it"
+    for _ in range(2):
+        assembly.peer_without("bare")  # one that comes again, and again
+    assert why(assembly) == "1 peer does not offer it"
     swarm.connect("without", silent, None)
-    assert why(assembly) == "2 peers do not have it"
+    assert why(assembly) == "2 peers do not offer it"
     swarm.connect("stalling", stalling(4))
-    assert why(assembly) == "asked 1 peer; 2 peers do not have it; 0 of 9 blocks"
+    assert why(assembly) == "asked 1 peer; 2 peers do not offer it; 0 of 9 blocks"
     swarm.connect("rejecting", rejecting())
     swarm.connect("silent", silent)
     swarm.run(9)
-    assert why(assembly) == "asked 3 peers: 1 refused, 2 did not answer; 2 peers do not have it; 4 of 9 blocks"
+    assert why(assembly) == "asked 3 peers: 1 refused, 2 did not answer; 2 peers do not offer it; 4 of 9 blocks"
     swarm.connect("absurd", silent, MAX_METADATA_SIZE + 1)
     swarm.disconnect("rejecting")  # who left is not forgotten
     assert why(assembly) == (
-        "asked 3 peers: 1 refused, 2 did not answer; 2 peers do not have it; 1 peer told lies; 4 of 9 blocks"
+        "asked 3 peers: 1 refused, 2 did not answer; 2 peers do not offer it; 1 peer told lies; 4 of 9 blocks"
     )
 
 
