@@ -80,11 +80,13 @@ async def place(
     *,
     helpers: int = 3,
     transports: tuple[str, ...] = ("tcp", "utp"),
+    common: bool = False,
     private: bool = False,
     trace: bool = False,
     **config: Any,
 ) -> AsyncIterator[Place]:
-    """For each of ``transports`` every helper has a peer that has dialled by it, and so is able to for others."""
+    """For each of ``transports`` every helper has a peer that has dialled by it, and so is able to for others; with
+    ``common`` they all have the same."""
     async with open_internet(seed=1, trace=trace) as internet, AsyncExitStack() as stack:
         sample = make_sample(directory / "seed", 1 << 18, private=private)
         middles, endpoints = [], []
@@ -93,14 +95,16 @@ async def place(
             endpoints.append(Endpoint(host.ipv4, PORT))
             middles.append(await stack.enter_async_context(node_on(host, 10 + number, pex=False, download_rate=SLOW)))
             middles[-1].node.add(sample.metainfo, directory / host.name)
+        for number, known in enumerate([endpoints] if common else [[each] for each in endpoints]):
             for count, transport in enumerate(transports):
-                other = internet.host(f"dialler{number}-{transport}")
+                host = internet.host(f"dialler{number}-{transport}")
                 only = {"tcp": transport == "tcp", "utp": transport == "utp"}
-                dialler = node_on(other, 100 + 10 * number + count, pex=False, download_rate=SLOW, **only)
+                dialler = node_on(host, 100 + 10 * number + count, pex=False, download_rate=SLOW, **only)
                 node = await stack.enter_async_context(dialler)
-                node.node.add(sample.metainfo, directory / other.name, peers=endpoints[-1:])
-                await node.wait_for(PeerConnected)
-        await trio.sleep(3)  # the others have asked, too, and found nobody: they try again in half a minute
+                node.node.add(sample.metainfo, directory / host.name, peers=known)
+                for endpoint in known:
+                    await node.wait_for(PeerConnected, endpoint=endpoint)
+        await trio.sleep(7)  # the others have asked each other, too, and found nobody: they try again in half a minute
         asker_host = behind(internet, kind, "asker")
         asker = await stack.enter_async_context(node_on(asker_host, 1, pex=False, **config))
         await seeding(asker, sample, peers=endpoints)
@@ -164,6 +168,15 @@ async def test_two_helpers_that_have_us_dialled_in_vain_are_not_enough(
     async with place(tmp_path, "cone", helpers=2) as there:
         await trio.sleep(QUIET - 60)
         assert there.verdicts() == {"tcp4": None, "utp4": None}
+
+
+async def test_one_dialler_for_each_transport_is_enough_where_nobody_gets_through(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """He has sent to us since the first of them, but never heard from us."""
+    async with place(tmp_path, "cone", common=True) as there:
+        with trio.fail_after(FOUND_OUT):
+            await there.known(False)
 
 
 async def test_what_cannot_be_dialled_is_not_asked_for(autojump_clock: MockClock, tmp_path: Path) -> None:

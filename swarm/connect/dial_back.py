@@ -31,13 +31,22 @@ TRANSPORTS_OF: Mapping[PathName, Transport] = {
 """Of the paths over which two ends see each other's listening port, or the NAT mapping of it."""
 
 
-class BackDialer:
-    """Dials for others while the node is online; one for a node, whose patience is ``limits``."""
+MAX_SILENT = 100
+"""Addresses remembered that did not answer when they were dialled back."""
 
-    def __init__(self, network: DialsTcp, encryption: Encryption) -> None:
+
+class BackDialer:
+    """Dials for others while the node is online; one for a node, whose patience is ``limits``.
+
+    ``has_met`` tells whether we have sent to an address lately, by that transport.
+    """
+
+    def __init__(self, network: DialsTcp, encryption: Encryption, has_met: Callable[[str, Transport], bool]) -> None:
         self.limits = ReachLimits()
         self._network = network
         self._encryption = encryption
+        self._has_met = has_met
+        self._silent: dict[tuple[Transport, str], None] = {}  # dialled, no answer so far; the oldest first
         self._got_out: set[tuple[Transport, bool]] = set()
         self._online: tuple[trio.Nursery, Means] | None = None
 
@@ -50,6 +59,7 @@ class BackDialer:
             finally:
                 self._online = None
                 self._got_out.clear()
+                self._silent.clear()
 
     def got_out(self, link: Link) -> None:
         """Somebody whom we have dialled has answered."""
@@ -61,6 +71,10 @@ class BackDialer:
         """Whether we have got through to anybody on the internet at large by it, since we are online."""
         return (transport, ipv6) in self._got_out
 
+    def knows(self, host: str, transport: Transport) -> bool:
+        """Whether that address may have sent to us lately; one that was dialled back and is silent has not."""
+        return self._has_met(host, transport) and (transport, host) not in self._silent
+
     def dial(self, info_hash: bytes, forward: Forward, ended: Callable[[Outcome], None]) -> None:
         """Begin to dial; ``ended`` is told what became of it within DIAL_SECONDS, or never if we go offline."""
         if self._online is None:
@@ -70,7 +84,15 @@ class BackDialer:
         nursery.start_soon(self._dial, means, info_hash, forward, ended)
 
     async def _dial(self, means: Means, info_hash: bytes, forward: Forward, ended: Callable[[Outcome], None]) -> None:
-        ended(await dial_back(partial(self._link, means, forward), info_hash, forward.nonce, self._encryption))
+        who = forward.transport, forward.endpoint.host
+        self._silent.pop(who, None)
+        self._silent[who] = None
+        if len(self._silent) > MAX_SILENT:
+            del self._silent[next(iter(self._silent))]
+        outcome = await dial_back(partial(self._link, means, forward), info_hash, forward.nonce, self._encryption)
+        if outcome != "timed-out":
+            self._silent.pop(who, None)
+        ended(outcome)
 
     async def _link(self, means: Means, forward: Forward) -> Link:
         endpoint = forward.endpoint

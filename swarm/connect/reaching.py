@@ -92,7 +92,7 @@ class Reaching:
         return self._back_dialer.able(transport, ipv6=ipv6)
 
     def knows(self, host: str, transport: Transport) -> bool:
-        return self._standing.strangers.has_met(host, transport)
+        return self._back_dialer.knows(host, transport)
 
     def dial_back(self, helper: Acquaintance, forward: Forward) -> None:
         self._back_dialer.dial(self._info_hash, forward, partial(self._desk.dial_ended, helper, forward.nonce))

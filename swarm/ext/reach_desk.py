@@ -78,7 +78,7 @@ class DialBack(Protocol):
         """Whether we have got through to anybody by it: else our failure would mean nothing."""
 
     def knows(self, host: str, transport: Transport) -> bool:
-        """Whether we have sent to that address lately: if it has answered, our getting through proves nothing."""
+        """Whether that address may have sent to us lately: then our getting through to it proves nothing."""
 
     def dial_back(self, helper: Acquaintance, forward: Forward) -> None:
         """Begin to dial, from our listening port, with `dial_back_peer_id`; close once the handshake is answered.

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dht.bencode import decode_untrusted, encode
-from swarm.connect.reachability import FAILURES, HELPER_PAUSE, UNABLE_PAUSE, VERDICT_AGE, ReachabilityProbe
+from swarm.connect.reachability import (
+    FAILURES,
+    HELPER_PAUSE,
+    NOTICE_PAUSE,
+    UNABLE_PAUSE,
+    VERDICT_AGE,
+    ReachabilityProbe,
+)
 from swarm.connect.sent_to import MAX_UNINVITED, QUIET, SentTo
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteProtocolError
