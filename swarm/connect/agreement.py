@@ -8,7 +8,7 @@ The initiator dials µTP, the target accepts it, both on the port that met (`swa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Protocol, TypeVar
 
 import trio
@@ -103,7 +103,7 @@ class Agreements:
         self._external_host = external_host
         self._punches: dict[Punch, None] = {}
         self._meetings: dict[Key, _Meeting] = {}
-        self._attended = 0
+        self._attending: set[trio.CancelScope] = set()
         self.desk = PunchDesk(
             lambda: self._punches, is_own=is_own, observes=observes, rng=ports.rng, introduces=introduces
         )
@@ -144,6 +144,11 @@ class Agreements:
                     raise
         raise AssertionError("the last try returns or raises")
 
+    def stop(self) -> None:
+        """Give up the meetings that others asked for; those of our own end with their callers."""
+        for scope in self._attending:
+            scope.cancel()
+
     # -- PunchSide --------------------------------------------------------------------------------------------------
 
     def punch_told(self, by: Punch, message: PunchMessage, now: float) -> None:
@@ -176,10 +181,11 @@ class Agreements:
         if reason is not None:
             by.tell(Refusal(offered.session, reason))
             return
-        self._attended += 1
+        scope = trio.CancelScope()
+        self._attending.add(scope)
         self._hear(offered.sender, offered.terms)
         self._side.meeting_begun(offered.sender, by.located.observed)
-        self._ports.start_soon(self._attend, by, offered)
+        self._ports.start_soon(self._attend, by, offered, scope)
 
     def _reason_to_refuse(self, by: Punch, offered: Offered, now: float) -> str | None:
         if not may_meet(by.located.observed, offered.sender) or self._is_own(offered.sender):
@@ -188,7 +194,7 @@ class Agreements:
             return "not-wanted"
         if self._gives_way(offered):
             return "crossed"
-        taken = (by, offered.session) in self._meetings or self._attended >= MAX_ATTENDED
+        taken = (by, offered.session) in self._meetings or len(self._attending) >= MAX_ATTENDED
         if taken or not self._ports.has_room or not self._ports.attended.take(now):
             return "busy"
         return None
@@ -206,11 +212,11 @@ class Agreements:
             each.tell(Refusal(each.session, "crossed"))
         return False
 
-    async def _attend(self, by: Punch, offered: Offered) -> None:
+    async def _attend(self, by: Punch, offered: Offered, scope: trio.CancelScope) -> None:
         started = trio.current_time()
         meeting = _Meeting(self._meetings, by, offered.session, offered.sender, ours=False)
         try:
-            with meeting:
+            with scope, meeting:
                 async with (
                     self._ports.turn(TURN_WITHIN) as meeting.end_turn,
                     self._ports.open(offered.session, ipv6=offered.sender.is_ipv6) as port,
@@ -221,7 +227,7 @@ class Agreements:
         except RemoteError as error:
             self._side.meeting_failed(offered.sender, error.reason, trio.current_time() - started)
         finally:
-            self._attended -= 1
+            self._attending.discard(scope)
 
     # -- as initiator -----------------------------------------------------------------------------------------------
 
@@ -263,7 +269,7 @@ class Agreements:
         raise RemoteError(meeting.refused or "failed")
 
     async def _shoot(self, meeting: _Meeting, port: ShotPort, host: str, plan: Plan, initiator: bool) -> Stream:
-        with self._ports.birthday() if plan.path == "birthday" else nullcontext():
+        with self._ports.shooting(plan.path):
             if plan.sockets > 1:
                 return await self._shoot_from_many(meeting, host, plan, initiator)
             port.shoot(host, plan.shots)

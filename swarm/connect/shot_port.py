@@ -19,6 +19,7 @@ from swarm.connect.knock import Heard, Knocker, Measured
 from swarm.connect.predict import Shot
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
+from swarm.events import PathName
 from swarm.ext.holepunch import Allowance
 from swarm.net.mux import DatagramCore, Mux, Priority
 from swarm.net.network import DatagramSocket, Network, Stream
@@ -31,9 +32,12 @@ MAX_PORTS = 24
 """Meetings and connections over such ports at once, in one node."""
 
 ATTENDED_BURST, ATTENDED_SECONDS = 12, 4.0
-BIRTHDAY_BURST, BIRTHDAY_SECONDS = 4, 15.0
-"""Meetings that others ask us for, and birthdays, of the whole node: so many at once, then one in so many seconds.  An
-introducer may lie about who wants to meet us: it can make us send 200 small datagrams a second in the long run."""
+"""Meetings that others ask us for, of the whole node: so many at once, then one in so many seconds."""
+
+PREDICTED_BURST, PREDICTED_SECONDS = 12, 12.0
+BIRTHDAY_BURST, BIRTHDAY_SECONDS = 4, 60.0
+"""Shootings that met nobody, of the whole node and in both roles, likewise.  An introducer may lie about who wants to
+meet us, or about whom it has brought to us: it can make us send 60 small datagrams a second in the long run."""
 
 CLOSING_LOOK = 1.0
 """Seconds between looks whether the last connection has ended."""
@@ -58,7 +62,10 @@ class ShotPorts:
         self.in_sequence = True
         """Whether our NAT hands out ports one after the other, as last seen: then meetings take turns."""
         self._turn = trio.Lock()
-        self._birthdays = Allowance(BIRTHDAY_BURST, BIRTHDAY_SECONDS)
+        self._misses: dict[PathName, Allowance] = {
+            "predicted": Allowance(PREDICTED_BURST, PREDICTED_SECONDS),
+            "birthday": Allowance(BIRTHDAY_BURST, BIRTHDAY_SECONDS),
+        }
         self._at_birthday = False
         self._config = config or UtpConfig(max_connections=8, max_half_open=4, accept_backlog=4)
         self._nursery: trio.Nursery | None = None
@@ -105,15 +112,20 @@ class ShotPorts:
             end()
 
     @contextmanager
-    def birthday(self) -> Iterator[None]:
-        """The block is the only birthday of the node; RemoteError("busy") if there is one, or have been too many."""
-        if self._at_birthday or not self._birthdays.take(trio.current_time()):
+    def shooting(self, path: PathName) -> Iterator[None]:
+        """The block shoots, and is left by an exception unless it meets.  RemoteError("busy") if too many have not met,
+        and for a birthday while there is another one."""
+        birthday = path == "birthday"
+        if birthday and self._at_birthday:
             raise RemoteError("busy", "one birthday at a time")
-        self._at_birthday = True
+        if not self._misses[path].take(trio.current_time()):
+            raise RemoteError("busy", "too many have met nobody")
+        self._at_birthday = self._at_birthday or birthday
         try:
             yield
+            self._misses[path].give_back()
         finally:
-            self._at_birthday = False
+            self._at_birthday = self._at_birthday and not birthday
 
     @asynccontextmanager
     async def open(self, nonce: bytes, *, ipv6: bool) -> AsyncIterator[ShotPort]:

@@ -55,6 +55,10 @@ class Meetings:
         """``sw_punch`` for a connection."""
         return self._agreements.extension(say, Introducer(peer, say))
 
+    def stop(self) -> None:
+        """The torrent wants nobody any more: give up the meetings that others asked for."""
+        self._agreements.stop()
+
     async def reach(self, target: Endpoint) -> Link:
         """A stream to a peer through ports that the NATs are expected to hand out.
 

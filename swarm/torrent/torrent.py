@@ -199,6 +199,7 @@ class Torrent:
         select = self._select(metainfo) if callable(self._select) else self._select
         if metainfo.private:
             self.admission.become_private()
+            self.meetings.stop()
             self._sources.become_private()
         for peer in self._connections:
             silent = fall_silent(peer) if metainfo.private else {}
@@ -258,6 +259,7 @@ class Torrent:
         if self.state != "failed":
             self.state = "stopped"
         self.admission.shut("stopped")
+        self.meetings.stop()
         self.metadata.stop()
         try:
             await self._connections.wait_left()  # while the sockets are there to say goodbye through
@@ -432,6 +434,7 @@ class Torrent:
         self.state = "failed"
         self.error = error
         self.admission.shut(reason)
+        self.meetings.stop()
         self._lent.work.start_soon(self._sources.stop)
         for event in (self._failed, self._learnt, self._checked, self._settled):
             event.set()

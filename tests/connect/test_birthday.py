@@ -233,14 +233,17 @@ async def test_a_meeting_given_up_leaves_nothing_on_either_side(autojump_clock: 
 async def test_a_node_has_one_birthday_at_a_time_and_not_too_many(autojump_clock: MockClock) -> None:
     async with between(("cone", "symrand")) as (_, made):
         ports = made.initiator.ports
-        with ports.birthday():
+        with ports.shooting("birthday"):
             assert await failed(made.reach()) == "busy"
         await trio.sleep(1)
         assert made.target.failed == ["busy"]
-        for _ in range(BIRTHDAY_BURST - 1):
-            with ports.birthday():
+        for _ in range(2 * BIRTHDAY_BURST):  # those that meet are not counted
+            with ports.shooting("birthday"):
                 pass
-        with pytest.raises(RemoteError, match="busy"), ports.birthday():
+        for _ in range(BIRTHDAY_BURST):
+            with pytest.raises(RemoteError, match="timed-out"), ports.shooting("birthday"):
+                raise RemoteError("timed-out")
+        with pytest.raises(RemoteError, match="busy"), ports.shooting("birthday"):
             pass
 
 
