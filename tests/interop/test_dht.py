@@ -145,7 +145,5 @@ async def test_each_finds_what_the_other_announced(sessions: Callable[[list[Endp
             info_hash = rng.randbytes(20)
             theirs.announce(number, info_hash, 7000 + number)
             assert await searched(ours[number], info_hash, (endpoints[number].host, 7000 + number))
-        for service in ours:
-            statistics = service.statistics()
-            assert statistics.queries_in > 0
-            assert statistics.malformed == 0
+        assert sum(service.statistics().queries_in for service in ours) > 0  # not each is worth asking
+        assert not any(service.statistics().malformed for service in ours)

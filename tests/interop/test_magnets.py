@@ -109,7 +109,8 @@ def test_we_find_libtorrent_by_the_dht_alone(linked: Linked, host: str) -> None:
     ):
         events = we_download(linked, linked.link, host, "--no-pex", "--dht-bootstrap", router)
         [met] = [event for event in events if event["event"] == "peer" and event["state"] == "connected"]
-        assert met["endpoint"] == quoted(host, seed.port)
+        # It may be the first to dial: our search ends with an announce, and it searches, too.
+        assert met["direction"] == "in" or met["endpoint"] == quoted(host, seed.port)
 
 
 @pytest.mark.parametrize("host", HOSTS)
