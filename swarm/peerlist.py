@@ -29,6 +29,9 @@ MAX_PER_INTRODUCER = 200
 MAX_INTRODUCERS = 8
 """Remembered for each peer, the latest: any of them may serve as its rendezvous (BEP 55)."""
 
+HEARSAY: frozenset[SourceName] = frozenset({"dht", "pex", "lsd", "incoming"})
+"""Sources in which any stranger may name thousands; they must not keep out whom the user or a tracker names."""
+
 HUNG_UP = frozenset({"handshake-closed", "handshake-reset"})
 """How peers answer a handshake that they do not want, now or ever."""
 
@@ -178,7 +181,7 @@ class PeerList:
         """
         peer = self._peers.get(endpoint)
         if peer is None:
-            reason = self._reason_to_refuse(endpoint, introducer)
+            reason = self._reason_to_refuse(endpoint, source, introducer)
             if reason is not None:
                 self.refused[reason] += 1
                 return None
@@ -367,7 +370,7 @@ class PeerList:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
-    def _reason_to_refuse(self, endpoint: Endpoint, introducer: Endpoint | None) -> str | None:
+    def _reason_to_refuse(self, endpoint: Endpoint, source: SourceName, introducer: Endpoint | None) -> str | None:
         if not is_dialable(endpoint):
             return "not-dialable"
         if endpoint in self._own:
@@ -378,7 +381,7 @@ class PeerList:
             return "too-many-of-address"
         if introducer is not None and self._introduced[introducer] >= MAX_PER_INTRODUCER:
             return "too-many-of-introducer"
-        if len(self._peers) >= self._max_peers and not self._evict():
+        if len(self._peers) >= self._max_peers and not self._evict(vouched=source not in HEARSAY):
             return "full"
         return None
 
@@ -400,10 +403,13 @@ class PeerList:
             score |= IPV6_BONUS
         return score | MANUAL_BONUS if "manual" in peer.sources else score
 
-    def _evict(self) -> bool:
-        """Forget a twentieth of the peers, those that failed most and were never connected; False if none did."""
-        useless = [peer for peer in self._peers.values() if peer.failures and peer.good_path is None and not peer.busy]
-        useless.sort(key=lambda peer: -peer.failures)
+    def _evict(self, *, vouched: bool) -> bool:
+        """Forget a twentieth of the peers, those that failed most and were never connected; for one that is
+        ``vouched`` for else those of whom strangers only have told.  False if there are none."""
+        unmet = [peer for peer in self._peers.values() if peer.good_path is None and not peer.busy]
+        useless = sorted((peer for peer in unmet if peer.failures), key=lambda peer: -peer.failures)
+        if not useless and vouched:
+            useless = sorted((peer for peer in unmet if peer.sources <= HEARSAY), key=lambda peer: peer._score)
         for peer in useless[: max(self._max_peers // 20, 1)]:
             self._remove(peer.endpoint)
         return bool(useless)

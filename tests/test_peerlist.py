@@ -336,6 +336,22 @@ def test_the_most_useful_peers_are_those_that_are_or_were_connected() -> None:
     assert peers.most_useful(3) == [everyone[4], everyone[5], everyone[3]]
 
 
+def test_hearsay_keeps_nobody_out_whom_the_user_or_a_tracker_names() -> None:
+    """Ten strangers filled the list by peer exchange in ten seconds; a tracker then named peers in vain."""
+    peers = new_list(max_peers=40)
+    for number in range(40):
+        assert peers.add(at(number), "pex", 0.0, introducer=at(1000 + number)) is not None
+    assert peers.add(at(100), "dht", 0.0) is None
+    assert peers.refused["full"] == 1
+    for number, source in enumerate(("manual", "tracker", "resume")):
+        assert peers.add(at(200 + number), source, 0.0) is not None
+    assert len(peers) <= 40
+    vouched = new_list(max_peers=5)
+    for number in range(5):
+        added(vouched, at(number))
+    assert vouched.add(at(9), "manual", 0.0) is None, "trackers' peers do not give way"
+
+
 def test_of_endpoints_of_our_own_the_latest_are_remembered() -> None:
     """Whoever comes with our peer id adds one each time: 2,000 of them were 2,000 more in memory."""
     peers = new_list()
