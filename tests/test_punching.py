@@ -90,6 +90,8 @@ async def test_one_transport_is_enough(
         with trio.fail_after(5):
             await torrent.wait_complete()
         assert leech.of(PeerConnected, endpoint=swarm.outside(swarm.seed_host), path=path)
+        # Also where the pending direct dial became the punch: the statistics once knew of no punch that met then.
+        assert [event.path for event in leech.of(PunchConnected, role="initiator")] == [path]
 
 
 async def test_without_punching_nobody_is_asked(autojump_clock: MockClock, tmp_path: Path) -> None:

@@ -171,6 +171,7 @@ class Punching:
 
         async def recorded() -> Link:
             started = trio.current_time()
+            record = self.recording(endpoint, role)
             try:
                 link = await attempt()
             except RemoteError as error:
@@ -179,12 +180,20 @@ class Punching:
                     ours = self._mapping(endpoint.is_ipv6)
                     self._emit(PunchFailed(self._info_hash, endpoint, role, error.reason, seconds, ours))
                 raise
-            seconds = trio.current_time() - started
-            ours = self._mapping(endpoint.is_ipv6)
+            return record(link)
+
+        return recorded
+
+    def recording(self, endpoint: Endpoint, role: PunchRole) -> Callable[[Link], Link]:
+        """An attempt starts: what makes an event of the link that comes of it, and returns it."""
+        started = trio.current_time()
+
+        def record(link: Link) -> Link:
+            seconds, ours = trio.current_time() - started, self._mapping(endpoint.is_ipv6)
             self._emit(PunchConnected(self._info_hash, endpoint, role, link.path, seconds, ours))
             return link
 
-        return recorded
+        return record
 
     # -- HolepunchSide ----------------------------------------------------------------------------------------------
 

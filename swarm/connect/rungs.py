@@ -136,7 +136,7 @@ class _Way:
         self._from_port = means.from_port
         self._utp = means.utp.get(6 if endpoint.is_ipv6 else 4)
         self._pending: trio.CancelScope | None = None  # of the direct TCP dial
-        self._adopted = False  # by a punch
+        self._adopted: Callable[[Link], Link] | None = None  # by a punch, which makes it its own
 
     def direct(self) -> list[Rung]:
         endpoint, limit = self._endpoint, self._config.dial_timeout
@@ -167,7 +167,8 @@ class _Way:
                         raise
 
         async def tcp() -> Link:
-            return await self._simultaneous_tcp(await where.agree(patience))
+            adopt = punching.recording(endpoint, role)
+            return await self._simultaneous_tcp(await where.agree(patience), adopt)
 
         rungs = []
         if self._utp is not None:
@@ -194,10 +195,10 @@ class _Way:
     async def _direct_tcp(self) -> Link:
         with trio.CancelScope() as self._pending:
             link = await dial_tcp(self._network, self._endpoint, from_port=self._from_port)
-            return replace(link, path="tcp-punched") if self._adopted else link
+            return self._adopted(replace(link, path="tcp-punched")) if self._adopted else link
         raise RemoteError("timed-out", "dialled anew at the moment of a punch")
 
-    async def _simultaneous_tcp(self, endpoint: Endpoint) -> Link:
+    async def _simultaneous_tcp(self, endpoint: Endpoint, adopt: Callable[[Link], Link]) -> Link:
         """Dial from the listening port at the moment when the other end does (RFC 9293 §3.5).
 
         The kernel allows one dial between two endpoints.  The direct one that is pending has opened our NAT, so the
@@ -205,7 +206,7 @@ class _Way:
         Giving it up at once would sometimes close what has just been established, and keep both endpoints busy.
         """
         if endpoint == self._endpoint and self._pending is not None:
-            self._adopted = True
+            self._adopted = adopt
             await trio.sleep(ADOPTED_FOR)
             self._pending.cancel()
         refusal = RemoteError("refused")

@@ -131,6 +131,9 @@ class NeverMet:
     def recorded(self, endpoint: Endpoint, role: str, attempt: object, *, failure: bool = True) -> object:
         return attempt
 
+    def recording(self, endpoint: Endpoint, role: str) -> object:
+        return lambda link: link
+
 
 async def test_shots_that_come_to_nothing_are_few_and_leave_room_for_dials_of_our_own(
     autojump_clock: MockClock,
