@@ -35,7 +35,7 @@ HELPER_PAUSE = 600.0
 """Seconds until helpers of the same network are asked again, if it came to a verdict or to nothing."""
 
 UNABLE_PAUSE = 30.0
-"""Likewise if the helper had nobody to dial."""
+"""Likewise if the helper had nobody to dial, or somebody whom we have met."""
 
 NOTICE_PAUSE = 60.0
 """Seconds: the DHT brings strangers all the time, and to look at one takes as long as to answer him, 10 µs."""
@@ -119,6 +119,8 @@ class ReachabilityProbe:
         asked = (pending.transport, pending.helper.is_ipv6) == (transport, remote.is_ipv6)
         stranger = remote.host != pending.helper.host and self.sent_to[transport].uninvited(remote.host, now)
         if not asked or not stranger or not self._is_outside(remote.host):
+            facts = self._facts[pending.transport, pending.helper.is_ipv6]
+            facts.ask_again(network_of(pending.helper.host), now + UNABLE_PAUSE)  # he may find another dialler
             return False
         self._prove(transport, remote, now)
         return True

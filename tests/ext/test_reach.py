@@ -524,6 +524,16 @@ def test_a_dialler_that_cannot_dial_makes_room_for_another() -> None:
     assert unable.dialled == []
 
 
+def test_a_helper_that_sent_somebody_whom_we_have_met_is_asked_again_soon() -> None:
+    world, asker, links = scene(None, helpers=1)
+    asker.sends("utp", Endpoint("22.0.0.1", 6881))  # the dialler, who has not heard it
+    assert ask_all(world, asker, links) == [None]
+    world.now += UNABLE_PAUSE - 1
+    assert asker.asks(links[0]) is None
+    world.now += 1
+    assert asker.asks(links[0]) is not None
+
+
 def test_who_cannot_dial_does_not_count_against_us() -> None:
     world, asker, links = scene(CONE, helpers=4)
     for peer in world.peers:
