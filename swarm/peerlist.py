@@ -26,6 +26,9 @@ MAX_PER_HOST = 32
 MAX_PER_INTRODUCER = 200
 """Peers that we have by the word of one peer."""
 
+IN_A_TURN = 8
+"""Of the peers that one peer has named so many are tried before the next so many of all that have named some."""
+
 MAX_INTRODUCERS = 8
 """Remembered for each peer, the latest: any of them may serve as its rendezvous (BEP 55)."""
 
@@ -66,7 +69,9 @@ SEED_PAUSE = 900.0
 IPV6_BONUS = 1 << 31
 """Moves IPv6 peers to the better half of the priorities: often no NAT is in the way."""
 
-MANUAL_BONUS = 1 << 32
+VOUCHED_BONUS = 1 << 32
+MANUAL_BONUS = 1 << 33
+"""Whom more than strangers have named goes first, see HEARSAY; before all, whom the user has."""
 
 
 _Key = TypeVar("_Key")
@@ -118,6 +123,7 @@ class KnownPeer:
     _score: int = 0
     _ticket: int = 0
     _charged_to: Endpoint | None = None
+    _turn: int = 0
 
     def __repr__(self) -> str:
         return f"<KnownPeer {self.endpoint} {self.failures} failures>"
@@ -126,6 +132,11 @@ class KnownPeer:
     def busy(self) -> bool:
         """Whether it is connected or being dialled."""
         return self.dialing or self.connections > 0
+
+    @property
+    def is_hearsay(self) -> bool:
+        """Whether only strangers have named it."""
+        return self.sources <= HEARSAY
 
     def remember(self, time: float, what: str, path: PathName | None = None) -> None:
         if self.recent is None:
@@ -186,6 +197,8 @@ class PeerList:
                 self.refused[reason] += 1
                 return None
             peer = self._enter(endpoint, source, now, introducer)
+        elif peer.is_hearsay and source not in HEARSAY:
+            self._vouch(peer, source)
         peer.sources.add(source)
         peer.flags |= flags
         peer.peer_id = peer_id or peer.peer_id
@@ -238,9 +251,12 @@ class PeerList:
 
     # -- dialling ---------------------------------------------------------------------------------------------------
 
-    def next_to_dial(self, now: float, *, seeding: bool = False) -> KnownPeer | None:
-        """Somebody worth an attempt now, marked as ``dialing`` until `connected`, `failed` or `disconnected`."""
-        while (peer := self._pop(now)) is not None:
+    def next_to_dial(self, now: float, *, seeding: bool = False, hearsay: bool = True) -> KnownPeer | None:
+        """Somebody worth an attempt now, marked as ``dialing`` until `connected`, `failed` or `disconnected`.
+
+        Without ``hearsay`` nobody whom only strangers have named.
+        """
+        while (peer := self._pop(now, hearsay)) is not None:
             if seeding and peer.flags & SEED:
                 self._schedule(peer, now + SEED_PAUSE)
                 continue
@@ -389,6 +405,7 @@ class PeerList:
         peer = self._peers[endpoint] = KnownPeer(endpoint, now, {source}, _charged_to=introducer)
         self._hosts[endpoint.party] += 1
         if introducer is not None:
+            peer._turn = self._introduced[introducer] // IN_A_TURN
             self._introduced[introducer] += 1
         peer._score = self._score(peer)
         self._tickets += 1
@@ -401,7 +418,20 @@ class PeerList:
         score = self._rng.getrandbits(32) if ours is None else peer_priority(ours, peer.endpoint)
         if peer.endpoint.is_ipv6:
             score |= IPV6_BONUS
+        if peer.is_hearsay:
+            score -= peer._turn * VOUCHED_BONUS
+        else:
+            score |= VOUCHED_BONUS
         return score | MANUAL_BONUS if "manual" in peer.sources else score
+
+    def _vouch(self, peer: KnownPeer, source: SourceName) -> None:
+        """It was hearsay, and is not any more."""
+        peer.sources.add(source)
+        peer._score = self._score(peer)
+        if peer._ticket and not peer.attempts:
+            self._tickets += 1
+            peer._ticket = self._tickets
+            heappush(self._untried, (-peer._score, peer._ticket, peer))
 
     def _evict(self, *, vouched: bool) -> bool:
         """Forget a twentieth of the peers, those that failed most and were never connected; for one that is
@@ -433,15 +463,19 @@ class PeerList:
             self._later = [entry for entry in self._later if entry[3]._ticket == entry[2]]
             heapify(self._later)
 
-    def _pop(self, now: float) -> KnownPeer | None:
-        """The best valid entry that is due, taken from its heap."""
+    def _pop(self, now: float, hearsay: bool) -> KnownPeer | None:
+        """The best valid entry that is due, taken from its heap: untried ones first, but all hearsay last."""
         self._discard_stale()
-        if self._untried:
-            peer = heappop(self._untried)[-1]
-        elif self._later and self._later[0][0] <= now:
-            peer = heappop(self._later)[-1]
-        else:
+        untried = self._untried[0][-1] if self._untried else None
+        later = self._later[0][-1] if self._later and self._later[0][0] <= now else None
+        is_untried = untried is not None and (later is None or later.is_hearsay or not untried.is_hearsay)
+        peer = untried if is_untried else later
+        if peer is None or (peer.is_hearsay and not hearsay):
             return None
+        if is_untried:
+            heappop(self._untried)
+        else:
+            heappop(self._later)
         peer._ticket = 0
         return peer
 

@@ -10,6 +10,7 @@ from swarm.endpoint import Endpoint
 from swarm.peerlist import (
     FIRST_BACKOFF,
     FIRST_BACKOFF_MANUAL,
+    IN_A_TURN,
     MAX_BACKOFF,
     MAX_INTRODUCERS,
     MAX_OWN,
@@ -394,3 +395,26 @@ def test_random_histories_keep_the_list_bounded_and_hand_out_only_idle_peers() -
             assert len(peers) <= 40
             assert all(peer.endpoint in peers or peers.is_banned(peer.endpoint.host) for peer in connected + dialing)
             assert len(peers._later) <= 4 * 40 + 1
+
+
+def test_whom_more_than_strangers_have_named_goes_before_hearsay() -> None:
+    peers = PeerList(rng=random.Random(1))
+    for number in range(20):
+        peers.add(Endpoint(f"9.9.{number}.9", 1), "pex", 0.0)
+    late = peers.get(Endpoint("9.9.7.9", 1))
+    named = peers.add(Endpoint("8.8.8.8", 1), "tracker", 0.0)
+    peers.add(Endpoint("9.9.7.9", 1), "manual", 0.0)
+    assert [peers.next_to_dial(0.0, hearsay=False) for _ in range(3)] == [late, named, None]
+    assert named is not None and late is not None
+    peers.failed(named, "tcp", "timed-out", 0.0)
+    assert peers.next_to_dial(100.0, hearsay=False) is named  # before strangers' that were not tried yet
+    assert len({peers.next_to_dial(100.0) for _ in range(19)} - {None}) == 19
+    assert peers.next_to_dial(100.0) is None
+
+
+def test_an_introducer_that_names_many_does_not_keep_those_of_others_waiting() -> None:
+    peers = PeerList(rng=random.Random(1))
+    for number in range(200):
+        peers.add(Endpoint(f"9.9.{number}.9", 1), "pex", 0.0, introducer=Endpoint("1.1.1.1", 1))
+    honest = peers.add(Endpoint("8.8.8.8", 1), "pex", 0.0, introducer=Endpoint("2.2.2.2", 1))
+    assert honest in [peers.next_to_dial(0.0) for _ in range(IN_A_TURN + 1)]

@@ -27,6 +27,9 @@ from swarm.wire.handshake import Handshake
 IDLE_LOOK = 1.0
 """Seconds between looks at the torrents when nothing woke the dialer: back-offs run out silently."""
 
+KEPT_FREE = 4
+"""One attempt in so many is kept for peers that more than strangers have named."""
+
 MAX_SHOTS = 16
 SHOTS_BURST, SHOTS_SECONDS = 24, 2.0
 """Peers that are being dialled because an introducer said so, beside those of our own choice; and those that came to
@@ -41,8 +44,11 @@ that connects and hangs up late each time would hold one of ``max_half_open`` fo
 class WantsPeers(Protocol):
     """What the dialer needs of a torrent."""
 
-    def next_to_dial(self) -> KnownPeer | None:
-        """Somebody worth an attempt now, marked as being dialled; None when there is nobody or no room."""
+    def next_to_dial(self, *, hearsay: bool) -> KnownPeer | None:
+        """Somebody worth an attempt now, marked as being dialled; None when there is nobody or no room.
+
+        Without ``hearsay`` nobody whom only strangers have named (`swarm.peerlist.HEARSAY`).
+        """
 
     @property
     def punching(self) -> Punching | None:
@@ -133,7 +139,10 @@ class Dialer:
 
     async def _keep_dialling(self, nursery: trio.Nursery, means: Means, room: Callable[[], int]) -> None:
         while True:
-            while self.half_open < min(self._config.max_half_open, room()) and (pair := self._next()) is not None:
+            while self.half_open < (most := min(self._config.max_half_open, room())):
+                pair = self._next(hearsay=self.half_open < most - most // KEPT_FREE)
+                if pair is None:
+                    break
                 self.half_open += 1
                 torrent, peer = pair
                 rungs = self._rungs.to(peer, means, torrent.punching)
@@ -142,12 +151,12 @@ class Dialer:
                 await self._woken.wait()
             self._woken = trio.Event()
 
-    def _next(self) -> tuple[WantsPeers, KnownPeer] | None:
+    def _next(self, *, hearsay: bool) -> tuple[WantsPeers, KnownPeer] | None:
         """The next torrent in turn that wants somebody, and whom."""
         torrents = self._torrents()
         for step in range(len(torrents)):
             torrent = torrents[(self._turn + step) % len(torrents)]
-            if (peer := torrent.next_to_dial()) is not None:
+            if (peer := torrent.next_to_dial(hearsay=hearsay)) is not None:
                 self._turn = (self._turn + step + 1) % len(torrents)
                 return torrent, peer
         return None

@@ -236,12 +236,12 @@ class Admission:
         dht = RESERVED_DHT if self.public and self._lent.dht is not None else 0
         return Handshake(self._info_hash, self._lent.peer_id, RESERVED_EXTENDED | RESERVED_FAST | dht)
 
-    def next_to_dial(self) -> KnownPeer | None:
+    def next_to_dial(self, *, hearsay: bool = True) -> KnownPeer | None:
         """Somebody worth an attempt now, marked as being dialled."""
         if self._inside is None or self.is_full:
             return None
         now, connected = trio.current_time(), self._connections.peer_ids()
-        while (peer := self.peers.next_to_dial(now, seeding=self._inside.seeding)) is not None:
+        while (peer := self.peers.next_to_dial(now, seeding=self._inside.seeding, hearsay=hearsay)) is not None:
             if not self._spares.is_spare(peer.endpoint, connected):
                 break
             self.peers.disconnected(peer, now)  # its turn comes again

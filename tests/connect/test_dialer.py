@@ -45,8 +45,10 @@ class OnePeer:
         self.waiting = [KnownPeer(PEER, 0.0)]
         self.told: list[str] = []
 
-    def next_to_dial(self) -> KnownPeer | None:
-        return self.waiting.pop() if self.waiting else None
+    def next_to_dial(self, *, hearsay: bool) -> KnownPeer | None:
+        if self.waiting and (hearsay or not self.waiting[-1].is_hearsay):
+            return self.waiting.pop()
+        return None
 
     def our_handshake(self) -> Handshake:
         return Handshake(b"i" * 20, b"p" * 20)
@@ -170,3 +172,20 @@ async def test_attempts_for_a_torrent_that_has_gone_are_broken_off(autojump_cloc
             await trio.testing.wait_all_tasks_blocked()
             assert dialer.half_open == 1
             assert (gone.told, other.told) == (["abandoned"], [])
+
+
+async def test_strangers_inventions_do_not_take_all_attempts(autojump_clock: MockClock) -> None:
+    """Eight liars that told of 1,200 silent peers kept one that a tracker named waiting for 267 s."""
+    torrent = OnePeer()
+    torrent.waiting = [KnownPeer(Endpoint(f"192.0.2.{number}", 1), 0.0, {"pex"}) for number in range(1, 100)]
+    encryption = Encryption("prefer", {}.get, random.Random(1), run_inline)
+    dialer = Dialer(Unanswered(), Config(), lambda: [torrent], encryption)  # type: ignore[arg-type]
+    with trio.move_on_after(3):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dialer.run, Means(None, {}), lambda: 400)
+            await trio.sleep(1)
+            assert dialer.half_open == 30
+            torrent.waiting += [KnownPeer(Endpoint(f"192.0.2.{number}", 2), 0.0, {"tracker"}) for number in range(1, 8)]
+            dialer.wake()
+            await trio.testing.wait_all_tasks_blocked()
+            assert dialer.half_open == 37
