@@ -141,6 +141,14 @@ class Lab:
         self._default_routes(machine, f"{PUBLIC}1", f"{PUBLIC6}1")
         return machine
 
+    def move(self, machine: Machine, address: str) -> None:
+        """Let a public machine be in another network than all others, and be seen from there only."""
+        machine.run("ip", "addr", "add", f"{address}/32", "dev", "eth0")
+        for route in (("default", "via", f"{PUBLIC}1"), (f"{PUBLIC}0/24", "dev", "eth0")):
+            machine.run("ip", "route", "replace", *route, "src", address)
+        self._inet.run("ip", "route", "add", f"{address}/32", "via", machine.address)
+        machine.address = machine.external = address
+
     def behind(self, kind: str, name: str) -> Machine:
         """A machine behind routers of its own of this kind, `RULES` and GATEWAYS; "open" is `public`."""
         if kind == "open":
