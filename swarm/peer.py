@@ -242,10 +242,14 @@ class PeerConnection:
         if now - self._sending_since > idle_timeout:
             self.close("not-reading")
             return
-        if now - self._sent_at > KEEP_ALIVE_AFTER:
-            self.send(KeepAlive().encode())
+        self.keep_alive(now, KEEP_ALIVE_AFTER)
         self.send(self.downloader.tick(now))
         self.extensions.tick(now)
+
+    def keep_alive(self, now: float, after: float) -> None:
+        """Say something that needs an acknowledgement, unless we did within the last ``after`` seconds."""
+        if now - self._sent_at > after:
+            self.send(KeepAlive().encode())
 
     def _measure(self, now: float) -> None:
         """Move the rates towards what was moved since the last tick."""

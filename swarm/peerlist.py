@@ -60,6 +60,9 @@ an address where it cannot reach us, which takes it up to 25 s; meanwhile its NA
 RECONNECT_AFTER = 30.0
 """Seconds until a peer that was connected is dialled again."""
 
+CUT_OFF_AFTER = 1.0
+"""The same for one whose connection broke without a goodbye: our NAT has a new address or lost its mappings, or his."""
+
 SEED = 0x02
 """PEX flag (BEP 11): a seed is of no use to a seed."""
 
@@ -317,8 +320,10 @@ class PeerList:
             peer.good_path = path
             peer.obfuscated = obfuscated
 
-    def disconnected(self, peer: KnownPeer, now: float, *, bytes_down: int = 0, bytes_up: int = 0) -> None:
-        """A connection ended, or an attempt was broken off without a verdict."""
+    def disconnected(
+        self, peer: KnownPeer, now: float, *, bytes_down: int = 0, bytes_up: int = 0, cut_off: bool = False
+    ) -> None:
+        """A connection ended, or an attempt was broken off without a verdict; ``cut_off`` if nobody wanted the end."""
         if peer.connections:
             peer.connections -= 1
             peer.last_connected = now
@@ -327,7 +332,7 @@ class PeerList:
         peer.bytes_up += bytes_up
         peer.remember(now, "disconnected", peer.good_path)
         if not peer.connections:
-            self._schedule(peer, now + RECONNECT_AFTER)
+            self._schedule(peer, now + (CUT_OFF_AFTER if cut_off else RECONNECT_AFTER))
 
     def retry_all(self, now: float) -> None:
         """Our network changed: what failed before means nothing any more."""

@@ -8,6 +8,7 @@ import pytest
 
 from swarm.endpoint import Endpoint
 from swarm.peerlist import (
+    CUT_OFF_AFTER,
     FIRST_BACKOFF,
     FIRST_BACKOFF_MANUAL,
     IN_A_TURN,
@@ -418,3 +419,14 @@ def test_an_introducer_that_names_many_does_not_keep_those_of_others_waiting() -
         peers.add(Endpoint(f"9.9.{number}.9", 1), "pex", 0.0, introducer=Endpoint("1.1.1.1", 1))
     honest = peers.add(Endpoint("8.8.8.8", 1), "pex", 0.0, introducer=Endpoint("2.2.2.2", 1))
     assert honest in [peers.next_to_dial(0.0) for _ in range(IN_A_TURN + 1)]
+
+
+def test_a_peer_that_was_cut_off_is_dialled_again_at_once() -> None:
+    peers = PeerList(rng=random.Random(1))
+    peers.add(Endpoint("20.0.0.1", 6881), "tracker", 0.0)
+    peer = peers.next_to_dial(0.0)
+    assert peer is not None
+    peers.connected(peer, "utp")
+    peers.disconnected(peer, 100.0, cut_off=True)
+    assert peers.next_to_dial(100.0) is None
+    assert peers.next_to_dial(100.0 + CUT_OFF_AFTER) is peer

@@ -25,7 +25,7 @@ class UtpConfig:
     initial_rto: float = 1.0
     min_rto: float = 0.5  # libtorrent's; libutp has 1 s
     max_rto: float = 8.0
-    max_timeouts: int = 8  # consecutive; 0.5 + 1 + 2 + 4 + 8 + 8 + 8 + 8 s without an ACK and the connection is lost
+    max_timeouts: int = 5  # consecutive; 0.5 + 1 + 2 + 4 + 8 s without an ACK and the connection is lost
 
     # Opening and closing
     syn_times: tuple[float, ...] = (
@@ -42,7 +42,7 @@ class UtpConfig:
     linger: float = 10.0  # how long a closed connection waits for the other end's FIN
     memory_seconds: float = 30.0  # how long a finished connection is remembered, to answer its stragglers
     memory_entries: int = 1000
-    keepalive: float = 29.0  # NAT mappings of 30 s are common
+    keepalive: float = 25.0  # NAT mappings of 30 s are common, and one packet may be late
 
     # Path MTU: UDP payload sizes
     mtu_floor_v4: int = 548  # 576 - 28: what IPv4 hosts must take

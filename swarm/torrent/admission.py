@@ -33,6 +33,7 @@ from swarm.torrent.connections import Connections
 from swarm.torrent.duplicates import (
     Spares,
     follows_our_rule,
+    is_dialled_again,
     made_by_one_end,
     newcomer_replaces,
     only_its_dialler_knows,
@@ -59,6 +60,9 @@ NO_INTRODUCER = frozenset({NOBODY, "not-connected", "no-such-peer", "no-answer"}
 
 SWAPPED = "swapped-for-utp"
 """Why we close a connection to an introducer that we hold by TCP."""
+
+LASTING = 5.0
+"""Seconds after which a reset is no refusal any more, but a connection that broke."""
 
 MAX_CONDEMNED = 1000
 """Senders of bad data remembered; the oldest is forgotten first, and is found out again if it goes on."""
@@ -315,8 +319,10 @@ class Admission:
                 peer.close(MADE_ROOM)
 
     def _settle(self, rival: PeerConnection, newcomer: Identity) -> str | None:
-        """Crossing dials with one of ours go by the rule, at once; whoever made both decides; else both may stand."""
-        if made_by_one_end(rival.identity, newcomer):
+        """Crossing dials with one of ours go by the rule, at once; whoever made both, or dials although one stands,
+        decides; else both may stand."""
+        age = trio.current_time() - rival.connected_at
+        if made_by_one_end(rival.identity, newcomer) or is_dialled_again(rival.identity, newcomer, age):
             return "duplicate" if newcomer.direction == "out" else None
         if only_its_dialler_knows(rival.identity, newcomer) or not follows_our_rule(newcomer):
             return None
@@ -367,12 +373,16 @@ class Admission:
     def _closed(self, peer: PeerConnection) -> None:
         now, identity = trio.current_time(), peer.identity
         self._told.pop(peer, None)
+        cut_off = peer.reason == "reset" and now - peer.connected_at >= LASTING
+        if cut_off:  # if it is our own NAT that has changed, the others know us no more: they say so when spoken to
+            for other in self._connections:
+                other.keep_alive(now, LASTING)
         if (known := self._known.pop(peer, None)) is not None:
-            self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up)
+            self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up, cut_off=cut_off)
             if self._connections.rival_of(identity) is not None:
                 self._spares.note(known.endpoint, identity.peer_id)
-        for other in self.peers:  # who has left introduces nobody
-            self.peers.no_longer_introduced(other.endpoint, identity.endpoint)
+        for each in self.peers:  # who has left introduces nobody
+            self.peers.no_longer_introduced(each.endpoint, identity.endpoint)
         self._lent.emit(
             ConnectionClosed(
                 self._info_hash,
@@ -401,6 +411,11 @@ class Admission:
 
     def _replaces(self, old: PeerConnection, new: PeerConnection) -> bool:
         """A peer that dials again, back from an outage say, has lost the old connection, unless that still talks."""
-        if made_by_one_end(old.identity, new.identity) or only_its_dialler_knows(old.identity, new.identity):
+        age = new.connected_at - old.connected_at
+        if (
+            made_by_one_end(old.identity, new.identity)
+            or is_dialled_again(old.identity, new.identity, age)
+            or only_its_dialler_knows(old.identity, new.identity)
+        ):
             return old.received_at < new.connected_at
         return newcomer_replaces(old.identity, new.identity, self._lent.peer_id)

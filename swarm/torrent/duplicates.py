@@ -10,6 +10,9 @@ from swarm.identity import Identity
 OUR_PREFIX = b"-SW"
 """Peer ids that begin so belong to nodes of ours, which decide by this very rule."""
 
+CROSSING = 5.0
+"""Seconds within which two connections made by either end are crossing dials."""
+
 MAX_SPARES = 1000
 """Remembered; the oldest is forgotten first, and found out again by dialling it."""
 
@@ -31,6 +34,14 @@ def newcomer_replaces(old: Identity, new: Identity, our_peer_id: bytes) -> bool:
 def made_by_one_end(old: Identity, new: Identity) -> bool:
     """Whether these are no crossing dials: then only the end that made both can know which of them works."""
     return old.direction == new.direction and _rank(old) == _rank(new)
+
+
+def is_dialled_again(old: Identity, new: Identity, age: float) -> bool:
+    """Whether these are no crossing dials because the old connection has stood for ``age`` seconds.
+
+    Who dials although it stands has lost it: his NAT has another address or port since.  If he has not, he hangs up.
+    """
+    return age >= CROSSING and _rank(old) == _rank(new)
 
 
 def only_its_dialler_knows(old: Identity, new: Identity) -> bool:

@@ -120,7 +120,7 @@ def test_our_window_shrinks_with_what_is_unread_and_its_opening_is_told() -> Non
 def test_silence_is_broken_before_nat_mappings_end_and_keep_alives_are_answered() -> None:
     solo = Solo(100, 1000)
     solo.connected()
-    assert solo.wait(60) == ["29: STATE 101 1001/4998", "58: STATE 101 1001/4998"]
+    assert solo.wait(60) == ["25: STATE 101 1001/4998", "50: STATE 101 1001/4998"]
     solo.feed(packet("STATE", 100, 5000, 999))
     assert solo.sent() == ["STATE 101 1001/4999"]
     solo.feed(packet("STATE", 100, 5000, 999))
