@@ -56,7 +56,9 @@ def test_we_introduce_libtorrent_to_who_has_it(shared: Shared, tmp_path: Path) -
     with libtorrent_peer(shared.seed, shared.torrent, "seed") as seed:
         arguments = ("download", shared.torrent, "-o", tmp_path / "ours", "-p", 0, "-d", 1000, "--json", *NETWORK)
         with swarm_command(state, *arguments, "--peer", f"127.0.0.1:{seed.port}"):
-            wait_until(lambda: any(event["event"] == "peer" for event in events_in(state)), 10, "we meet libtorrent")
+            wait_until(
+                lambda: any(event["event"] == "peer" for event in events_in(state)), SECONDS, "we meet libtorrent"
+            )
             port = next(event["port"] for event in events_in(state) if event["event"] == "start")
             theirs, started = tmp_path / "theirs", time.monotonic()
             with libtorrent_peer(theirs, shared.torrent, "leech", [f"127.0.0.1:{port}"]) as leech:

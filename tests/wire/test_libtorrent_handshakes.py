@@ -114,9 +114,9 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
 
 
 def configure(session: Any, policy: int, level: Any) -> None:
-    session.apply_settings(
-        {"in_enc_policy": policy, "out_enc_policy": policy, "allowed_enc_level": int(level), "prefer_rc4": False}
-    )
+    wanted = {"in_enc_policy": policy, "out_enc_policy": policy, "allowed_enc_level": int(level), "prefer_rc4": False}
+    session.apply_settings(wanted)  # libtorrent's own thread does it some time
+    assert wanted.items() <= session.get_settings().items()  # and answers after that
 
 
 def initiate(connection: socket.socket, info_hash: bytes, first: bytes, provide: int) -> Encrypted:
