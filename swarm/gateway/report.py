@@ -78,6 +78,11 @@ def advice(
         if _is_open(reports, inside, transports):
             continue
         sentences += _failures(gateway, inside, reports)
+        if gateway not in dict(outsides) and _answers_without_mapping(gateway, reports):
+            sentences.append(
+                f"The router at {gateway} names no outside address either: see on its status page whether it has a "
+                "public one. If not, another router or the carrier translates too, and forwarding here is not enough."
+            )
         sentences.append(
             f"To be reachable, forward port {port}, {named}, on the router at {gateway} to {inside}, port {port}."
         )
@@ -94,6 +99,12 @@ def advice(
                 f"To be reachable by IPv6, allow port {port}, {named}, to {host}, in the router's firewall."
             )
     return tuple(dict.fromkeys(sentences))
+
+
+def _answers_without_mapping(gateway: str, reports: Sequence[LeaseReport]) -> bool:
+    """Whether it refuses in words that say nothing: miniupnpd does so whose outside address is a reserved one."""
+    errors = {each.error for each in reports if each.gateway == gateway}
+    return not errors.isdisjoint({"out-of-resources", "failed", "network-failure"})
 
 
 def _is_open(reports: Sequence[LeaseReport], inside: str, transports: Collection[Transport]) -> bool:
