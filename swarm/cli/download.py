@@ -8,6 +8,7 @@ from pathlib import Path
 
 import trio
 
+from swarm.cli.create import write_atomically
 from swarm.cli.report import Report
 from swarm.cli.session import Session, config_of, load_sources, open_session, resolve_peers, run_session
 from swarm.cli.settings import Settings
@@ -99,7 +100,7 @@ def save_torrent(metainfo: Metainfo, directory: Path) -> None:
     path = directory / f"{metainfo.name}.torrent"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encode_torrent(metainfo))
+        write_atomically(path, encode_torrent(metainfo))
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror}") from error
 

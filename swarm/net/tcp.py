@@ -29,6 +29,7 @@ T = TypeVar("T")
 DEFAULT_RECEIVE_SIZE = 65536  # bytes, of receive_some without a size
 IOV_MAX = os.sysconf("SC_IOV_MAX")  # buffers one sendmsg takes
 LISTEN_BACKLOG = 1024  # connections; the kernel lowers it to net.core.somaxconn
+UNACKNOWLEDGED_FOR = 30_000  # milliseconds without an acknowledgement after which a connection is lost; 15 min else
 NO_HANDLES_PAUSE = 0.1  # seconds between tries to accept while the process has no file handle left
 
 _NO_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -61,6 +62,7 @@ _CONNECTION_LOST = frozenset(
     }
 )
 _ABORT_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
+_TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
 _TCPI_RTT = struct.Struct("=68xI")  # struct tcp_info of linux/tcp.h up to tcpi_rtt, microseconds
 
@@ -83,6 +85,8 @@ class TcpStream(trio.abc.HalfCloseableStream):
         self._sent_eof = False
         with suppress(OSError):  # the other end may have reset it already; the first call will say so
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if _TCP_USER_TIMEOUT is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, UNACKNOWLEDGED_FOR)
 
     @property
     def local(self) -> Endpoint:
