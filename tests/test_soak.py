@@ -224,6 +224,9 @@ async def come_and_go(
                 for place in dice.sample(places, VISITORS):
                     nursery.start_soon(visit, place, sample, directory / f"{number}.{place.name}", dice, online, visits)
             await trio.sleep(FORGOTTEN)
+            for name, router in swarm[0].internet.routers.items():  # it is the nodes' memory that counts
+                if router.nat is not None and not name.startswith("seed"):
+                    router.nat.forget_mappings()
             middle.forget()
             seed.forget()
             figures.append(measured())
