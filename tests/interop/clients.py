@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -30,13 +31,17 @@ ROOT = HERE.parent.parent
 SWARM = [sys.executable, "-m", "swarm"]
 
 
+PORTS = range(20_000, 32_768)
+"""Where the kernel takes none for outgoing connections: between the look and the bind, a client beside us would."""
+
+
 def free_port() -> int:
     """A port that was free for TCP and UDP a moment ago."""
     while True:
+        port = random.SystemRandom().choice(PORTS)
         with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind(("127.0.0.1", 0))
-            port: int = tcp.getsockname()[1]
             try:
+                tcp.bind(("127.0.0.1", port))
                 udp.bind(("127.0.0.1", port))
             except OSError:
                 continue
@@ -113,7 +118,7 @@ def opentracker(*info_hashes: str) -> Iterator[Tracker]:
         port = free_port()
         argv = [program, "-i", "127.0.0.1", "-p", port, "-P", port, "-d", directory, "-w", "whitelist"]
         with child(argv, directory / "opentracker.log"):
-            wait_until(lambda: _listens(port), 5, "opentracker listens")
+            wait_until(lambda: _listens(port), 20, "opentracker listens")
             yield Tracker(port)
 
 
@@ -147,7 +152,7 @@ def libtorrent_peer(
     log = directory / f"libtorrent-{port}.log"
     with child([sys.executable, HERE / "lt_peer.py", source, directory, port, role, transport, *options], log):
         peer = LibtorrentPeer(port, log)
-        wait_until(lambda: peer.report(), 10, "libtorrent starts")
+        wait_until(lambda: peer.report(), 20, "libtorrent starts")
         yield peer
 
 
@@ -205,7 +210,7 @@ def transmission(home: Path, directory: Path, **settings: object) -> Iterator[Tr
     chosen.update({name.replace("_", "-"): value for name, value in settings.items()})
     (home / "settings.json").write_text(json.dumps(chosen))
     with child([program, "-f", "-g", home, "--log-info"], home / "transmission.log"):
-        wait_until(lambda: _listens(rpc_port), 10, "transmission-daemon answers")
+        wait_until(lambda: _listens(rpc_port), 20, "transmission-daemon answers")
         yield Transmission(port, rpc_port, directory)
 
 
