@@ -63,6 +63,7 @@ def main() -> None:
         params = lt.add_torrent_params()
         params.ti = lt.torrent_info(source)
     params.save_path = directory
+    params.flags &= ~(lt.torrent_flags.auto_managed | lt.torrent_flags.paused)  # else it hangs up for a second or more
     if role == "seed":
         params.flags |= lt.torrent_flags.seed_mode
     elif role == "idle":
