@@ -17,6 +17,7 @@ from swarm.config import Config
 from swarm.endpoint import Endpoint
 from swarm.events import DialFailed, Event, PeerConnected
 from swarm.node import Node, open_node
+from swarm.peerlist import HUNG_UP
 from swarm.torrent.create import create
 from tests.interop.clients import Transmission, free_port, transmission
 from tests.needs import need_module
@@ -128,7 +129,8 @@ async def test_libtorrent_that_forces_encryption_seeds_to_us(tmp_path: Path, lev
                 await fetched.wait_complete()
             assert sample.is_whole_in(tmp_path / "ours")
             assert ours.encryption == [expected]
-            assert ours.failures in (["handshake-closed"], ["handshake-reset"])  # plaintext was tried first
+            # Plaintext was tried first; a client that is not quite up hangs up on both, and then there is another round.
+            assert ours.failures and set(ours.failures) <= HUNG_UP
 
 
 @pytest.mark.parametrize("policy", ["prefer", "require"])
@@ -157,7 +159,8 @@ async def test_transmission_that_requires_encryption_seeds_to_us_and_leeches_fro
             await fetched.wait_complete()
             assert sample.is_whole_in(directory)
             assert ours.encryption == ["rc4"]
-            assert len(ours.failures) == (policy == "prefer")  # plaintext was tried first
+            assert set(ours.failures) <= HUNG_UP  # as it does while it shakes another hand
+            assert policy == "require" or ours.failures  # plaintext was tried first
 
     async def seeds(leech: Transmission) -> None:
         async with our_node() as ours:
