@@ -129,7 +129,7 @@ async def test_libtorrent_that_forces_encryption_seeds_to_us(tmp_path: Path, lev
                 await fetched.wait_complete()
             assert sample.is_whole_in(tmp_path / "ours")
             assert ours.encryption == [expected]
-            # Plaintext was tried first; a client that is not quite up hangs up on both, and then there is another round.
+            # Plaintext was tried first; who is not quite up hangs up on both, and then there is another round.
             assert ours.failures and set(ours.failures) <= HUNG_UP
 
 
