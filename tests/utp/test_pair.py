@@ -10,8 +10,8 @@ from tests.utp.pair import Link, Pair
 from utp.config import UtpConfig
 from utp.connection import State
 
-# At 20 % loss each way a SYN and its answer come through in two of three cases; ten are enough for every seed.
-PATIENT = UtpConfig(syn_times=tuple(0.5 * count for count in range(10)))
+# At 20 % loss each way a packet and its answer come through in two of three cases; ten are enough for every seed.
+PATIENT = UtpConfig(syn_times=tuple(0.5 * count for count in range(10)), max_timeouts=10)
 
 
 def exchange(seed: int, size: int = 256 << 10) -> Pair:
