@@ -22,6 +22,7 @@ from swarm.net.mux import Mux, Priority
 from swarm.net.udp_tracker import UdpTracker
 from swarm.net.udp_tracker_service import UdpTrackerService
 from swarm.wire.tracker import ScrapeEntry, parse_scrape_reply_untrusted, scrape_url
+from tests.interop.clients import free_port
 from tests.loopback import LoopbackNetwork
 from tests.needs import need_program
 
@@ -34,16 +35,6 @@ STRANGER = b"not in the list".ljust(20)
 class Counts:
     uploaded = downloaded = 0
     left = 1
-
-
-def free_port() -> int:
-    """A port that is free for TCP and UDP now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        udp.bind(("127.0.0.1", 0))
-        port: int = udp.getsockname()[1]
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp:
-            tcp.bind(("127.0.0.1", port))
-    return port
 
 
 @pytest.fixture
