@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ from swarm.net.network import Network
 from swarm.simnet.catalogue import behind
 from swarm.simnet.host import Host
 from swarm.simnet.internet import Internet, open_internet
-from swarm.torrent.gossip import is_worth_telling
+from swarm.torrent.gossip import endpoint_for_strangers, is_worth_telling
 from swarm.torrent.magnet import Magnet
 from swarm.torrent.torrent import Torrent
 from swarm.wire.extended import ExtendedHandshake
@@ -240,6 +241,15 @@ async def test_a_peer_behind_a_nat_is_told_under_its_mapping(
             assert seen.port != PORT
             listener = await hub.listener("listener")
             assert await told_of(hub, listener) == {seen: SUPPORTS_UTP | SUPPORTS_HOLEPUNCH}
+
+
+@pytest.mark.parametrize(("path", "told"), [("predicted", 7000), ("birthday", 7000), ("utp-punched", 45000)])
+@pytest.mark.parametrize("direction", ["in", "out"])
+def test_ports_made_for_one_meeting_are_not_told_to_others(path: str, told: int, direction: str) -> None:
+    """A stranger who dials them finds nobody there; the port on which the peer says that it listens may work."""
+    identity = SimpleNamespace(path=path, direction=direction, endpoint=Endpoint("192.0.2.7", 45000))
+    peer = SimpleNamespace(identity=identity, theirs=ExtendedHandshake(p=7000))
+    assert endpoint_for_strangers(peer) == Endpoint("192.0.2.7", told)  # type: ignore[arg-type]
 
 
 async def test_peers_that_do_not_say_where_they_listen_are_not_told(

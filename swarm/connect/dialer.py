@@ -20,7 +20,7 @@ from swarm.connect.rungs import Means, Rungs
 from swarm.connect.shake import shake_as_initiator
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.ext.holepunch import Allowance
+from swarm.ext.allowance import Allowance
 from swarm.peerlist import HUNG_UP, KnownPeer
 from swarm.wire.handshake import Handshake
 

@@ -164,36 +164,19 @@ class Punching:
         """Block until there may be another one."""
         await self._changed.wait()
 
-    def recorded(
-        self, endpoint: Endpoint, role: PunchRole, attempt: Callable[[], Awaitable[Link]], *, failure: bool = True
-    ) -> Callable[[], Awaitable[Link]]:
-        """``attempt``, whose outcome is an event; its failure only if ``failure``, and not if the peer came to us."""
+    def outcome(self, endpoint: Endpoint, role: PunchRole) -> Outcome:
+        """For one punch, by whichever transports it goes."""
+        return Outcome(self, endpoint, role)
 
-        async def recorded() -> Link:
-            started = trio.current_time()
-            record = self.recording(endpoint, role)
-            try:
-                link = await attempt()
-            except RemoteError as error:
-                if failure and error.reason != NOBODY and not self._is_connected(endpoint):
-                    seconds = trio.current_time() - started
-                    ours = self._mapping(endpoint.is_ipv6)
-                    self._emit(PunchFailed(self._info_hash, endpoint, role, error.reason, seconds, ours))
-                raise
-            return record(link)
+    def met(self, outcome: Outcome, link: Link) -> None:
+        ours = self._mapping(outcome.endpoint.is_ipv6)
+        self._emit(PunchConnected(self._info_hash, outcome.endpoint, outcome.role, link.path, outcome.seconds, ours))
 
-        return recorded
-
-    def recording(self, endpoint: Endpoint, role: PunchRole) -> Callable[[Link], Link]:
-        """An attempt starts: what makes an event of the link that comes of it, and returns it."""
-        started = trio.current_time()
-
-        def record(link: Link) -> Link:
-            seconds, ours = trio.current_time() - started, self._mapping(endpoint.is_ipv6)
-            self._emit(PunchConnected(self._info_hash, endpoint, role, link.path, seconds, ours))
-            return link
-
-        return record
+    def missed(self, outcome: Outcome, reason: str) -> None:
+        """No event if there was nobody to ask, or if the peer came to us meanwhile."""
+        if reason != NOBODY and not self._is_connected(outcome.endpoint):
+            ours = self._mapping(outcome.endpoint.is_ipv6)
+            self._emit(PunchFailed(self._info_hash, outcome.endpoint, outcome.role, reason, outcome.seconds, ours))
 
     # -- HolepunchSide ----------------------------------------------------------------------------------------------
 
@@ -240,6 +223,48 @@ class Punching:
         self._expected[endpoint.host] = now + EXPECTED_FOR
         if len(self._expected) > MAX_EXPECTED:
             del self._expected[next(iter(self._expected))]
+
+
+class Outcome:
+    """What becomes of one punch: one event, however many transports try and however many of them get through."""
+
+    def __init__(self, punching: Punching, endpoint: Endpoint, role: PunchRole) -> None:
+        self.endpoint = endpoint
+        self.role = role
+        self._punching = punching
+        self._started = trio.current_time()
+        self._trying = 0
+        self._met = False
+
+    @property
+    def seconds(self) -> float:
+        """Since the first transport began."""
+        return trio.current_time() - self._started
+
+    def watched(self, attempt: Callable[[], Awaitable[Link]]) -> Callable[[], Awaitable[Link]]:
+        """``attempt`` by one transport; the last of them to fail makes the punch a failed one."""
+
+        async def watched() -> Link:
+            if not self._trying:
+                self._started = trio.current_time()
+            self._trying += 1
+            try:
+                return self.met(await attempt())
+            except RemoteError as error:
+                if self._trying == 1 and not self._met:
+                    self._punching.missed(self, error.reason)
+                raise
+            finally:
+                self._trying -= 1
+
+        return watched
+
+    def met(self, link: Link) -> Link:
+        """The peer was reached by this link, the first or another one."""
+        if not self._met:
+            self._met = True
+            self._punching.met(self, link)
+        return link
 
 
 class Meeting:

@@ -17,7 +17,7 @@ import trio
 from swarm.config import Config
 from swarm.connect.dial import DialsTcp, Link, dial_tcp, dial_utp
 from swarm.connect.ladder import Rung
-from swarm.connect.punching import Punching
+from swarm.connect.punching import Outcome, Punching
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import PunchRole
@@ -95,7 +95,6 @@ class Rungs:
 
     def shots_at(self, endpoint: Endpoint, means: Means, punching: Punching) -> list[Rung]:
         """For the target of a rendezvous: both transports at once, as the initiator does now."""
-
         return _Way(self._network, self._config, endpoint, means).punched(Told(endpoint), punching, "target")
 
 
@@ -136,7 +135,7 @@ class _Way:
         self._from_port = means.from_port
         self._utp = means.utp.get(6 if endpoint.is_ipv6 else 4)
         self._pending: trio.CancelScope | None = None  # of the direct TCP dial
-        self._adopted: Callable[[Link], Link] | None = None  # by a punch, which makes it its own
+        self._adopted: Outcome | None = None  # the punch that made the pending dial its own
 
     def direct(self) -> list[Rung]:
         endpoint, limit = self._endpoint, self._config.dial_timeout
@@ -152,7 +151,7 @@ class _Way:
     def punched(self, where: Where, punching: Punching, role: PunchRole) -> list[Rung]:
         """Both transports at the moment that ``where`` tells."""
         endpoint, patience = self._endpoint, self._config.dial_timeout
-        limit = 2 * patience
+        limit, outcome = 2 * patience, punching.outcome(endpoint, role)
 
         async def utp() -> Link:
             assert self._utp is not None
@@ -167,17 +166,13 @@ class _Way:
                         raise
 
         async def tcp() -> Link:
-            adopt = punching.recording(endpoint, role)
-            return await self._simultaneous_tcp(await where.agree(patience), adopt)
+            return await self._simultaneous_tcp(await where.agree(patience), outcome)
 
         rungs = []
         if self._utp is not None:
-            rungs.append(Rung("utp-punched", endpoint, punching.recorded(endpoint, role, utp), 0.0, limit))
+            rungs.append(Rung("utp-punched", endpoint, outcome.watched(utp), 0.0, limit))
         if self._config.tcp:
-            only = self._utp is None  # of a punch by two transports one result is recorded
-            rungs.append(
-                Rung("tcp-punched", endpoint, punching.recorded(endpoint, role, tcp, failure=only), 0.0, limit)
-            )
+            rungs.append(Rung("tcp-punched", endpoint, outcome.watched(tcp), 0.0, limit))
         return rungs
 
     def predicted(self, predict: Callable[[Endpoint], Awaitable[Link]]) -> Rung:
@@ -195,10 +190,10 @@ class _Way:
     async def _direct_tcp(self) -> Link:
         with trio.CancelScope() as self._pending:
             link = await dial_tcp(self._network, self._endpoint, from_port=self._from_port)
-            return self._adopted(replace(link, path="tcp-punched")) if self._adopted else link
+            return self._adopted.met(replace(link, path="tcp-punched")) if self._adopted is not None else link
         raise RemoteError("timed-out", "dialled anew at the moment of a punch")
 
-    async def _simultaneous_tcp(self, endpoint: Endpoint, adopt: Callable[[Link], Link]) -> Link:
+    async def _simultaneous_tcp(self, endpoint: Endpoint, outcome: Outcome) -> Link:
         """Dial from the listening port at the moment when the other end does (RFC 9293 §3.5).
 
         The kernel allows one dial between two endpoints.  The direct one that is pending has opened our NAT, so the
@@ -206,7 +201,7 @@ class _Way:
         Giving it up at once would sometimes close what has just been established, and keep both endpoints busy.
         """
         if endpoint == self._endpoint and self._pending is not None:
-            self._adopted = adopt
+            self._adopted = outcome
             await trio.sleep(ADOPTED_FOR)
             self._pending.cancel()
         refusal = RemoteError("refused")

@@ -20,7 +20,7 @@ from swarm.connect.predict import Shot
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import PathName
-from swarm.ext.holepunch import Allowance
+from swarm.ext.allowance import Allowance
 from swarm.net.mux import DatagramCore, Mux, Priority
 from swarm.net.network import DatagramSocket, Network, Stream
 from swarm.net.udp_port import UtpPort

@@ -22,6 +22,7 @@ from typing import Generic, Protocol, TypeVar
 from dht.compact import decode_peer_untrusted, encode_peer
 from swarm.endpoint import Endpoint, is_dialable
 from swarm.errors import RemoteProtocolError
+from swarm.ext.allowance import Allowance
 from swarm.ext.extension import Say
 from swarm.wire.extended import ExtendedHandshake
 
@@ -233,32 +234,6 @@ class Holepunch(Generic[Key]):
         if asked is not None:
             del self._asked[asked]
         return asked
-
-
-class Allowance:
-    """How often something may happen: ``burst`` times at once, then once in ``seconds``."""
-
-    __slots__ = ("_burst", "_full_at", "_seconds")
-
-    def __init__(self, burst: int, seconds: float) -> None:
-        self._burst = burst
-        self._seconds = seconds
-        self._full_at = float("-inf")
-
-    def take(self, now: float) -> bool:
-        """Whether it may happen once more, which is then accounted for."""
-        if not self.has(now):
-            return False
-        self._full_at = max(self._full_at, now) + self._seconds
-        return True
-
-    def give_back(self) -> None:
-        """One that was taken turned out to be none of those that are to be kept few."""
-        self._full_at -= self._seconds
-
-    def has(self, now: float) -> bool:
-        """Whether `take` would succeed."""
-        return self._full_at <= now + (self._burst - 1) * self._seconds
 
 
 def may_meet(one: Endpoint, other: Endpoint) -> bool:

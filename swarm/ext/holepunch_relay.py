@@ -14,8 +14,9 @@ from typing import Protocol
 
 from swarm.endpoint import Endpoint, is_dialable
 from swarm.events import PathName
+from swarm.ext.allowance import Allowances
 from swarm.ext.extension import Say
-from swarm.ext.holepunch import Allowance, Connect, ErrorCode, PunchError, may_meet
+from swarm.ext.holepunch import Connect, ErrorCode, PunchError, may_meet
 
 SOURCE_BURST, SOURCE_SECONDS = 30, 2.0
 """Rendezvous from one address: so many at once, then one in so many seconds.  A peer that joins learns of fifty others
@@ -26,9 +27,6 @@ PAIR_BURST, PAIR_SECONDS = 4, 15.0
 
 TARGET_BURST, TARGET_SECONDS = 30, 2.0
 """Connects told to one target: each makes it send a handful of SYNs, so 30 datagrams a second at the very most."""
-
-MAX_REMEMBERED = 1024
-"""Addresses and pairs whose allowance is remembered; beyond it those longest without a rendezvous are forgotten."""
 
 UTP_PATHS: frozenset[PathName] = frozenset({"utp", "utp-punched"})
 """Paths on which the endpoint that we observe is the mapping of the peer's one UDP port."""
@@ -98,9 +96,9 @@ class HolepunchRelay:
     def __init__(self, connections: Callable[[], Iterable[Relayable]], is_own: Callable[[Endpoint], bool]) -> None:
         self._connections = connections
         self._is_own = is_own
-        self._sources = _Allowances(SOURCE_BURST, SOURCE_SECONDS)
-        self._pairs = _Allowances(PAIR_BURST, PAIR_SECONDS)
-        self._targets = _Allowances(TARGET_BURST, TARGET_SECONDS)
+        self._sources = Allowances(SOURCE_BURST, SOURCE_SECONDS)
+        self._pairs = Allowances(PAIR_BURST, PAIR_SECONDS)
+        self._targets = Allowances(TARGET_BURST, TARGET_SECONDS)
         self._asked = self._connected = 0
         self._errors: Counter[str] = Counter()
 
@@ -156,22 +154,6 @@ class HolepunchRelay:
         if not self._pairs.take((source, target), now):
             return "too-many-of-pair"
         return None if self._targets.take(target, now) else "too-many-of-target"
-
-
-class _Allowances:
-    """An `Allowance` for each of the keys met lately."""
-
-    def __init__(self, burst: int, seconds: float) -> None:
-        self._burst = burst
-        self._seconds = seconds
-        self._kept: dict[Hashable, Allowance] = {}  # the longest unused first
-
-    def take(self, key: Hashable, now: float) -> bool:
-        allowance = self._kept.pop(key, None) or Allowance(self._burst, self._seconds)
-        self._kept[key] = allowance
-        if len(self._kept) > MAX_REMEMBERED:
-            del self._kept[next(iter(self._kept))]
-        return allowance.take(now)
 
 
 def _is_at(connection: Relayable, target: Endpoint) -> bool:

@@ -24,8 +24,8 @@ from typing import Protocol
 
 from swarm.endpoint import Endpoint
 from swarm.events import PathName
+from swarm.ext.allowance import Allowance
 from swarm.ext.extension import Say
-from swarm.ext.holepunch import Allowance
 from swarm.ext.punch_message import Offered, PunchMessage, Refusal, parse_punch_message_untrusted
 from swarm.wire.extended import ExtendedHandshake
 

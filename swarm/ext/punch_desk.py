@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from swarm.endpoint import Endpoint, is_dialable
-from swarm.ext.holepunch import Allowance, may_meet
+from swarm.ext.allowance import Allowances
+from swarm.ext.holepunch import may_meet
 from swarm.ext.holepunch_relay import INDIRECT_PATHS
 from swarm.ext.punch import Punch
 from swarm.ext.punch_message import (
@@ -47,8 +48,6 @@ PAIR_BURST, PAIR_SECONDS = 3, 20.0
 TARGET_BURST, TARGET_SECONDS = 12, 5.0
 """Offers from one address, from one address for one target, and for one target: so many at once, then one in so many
 seconds.  A birthday makes the target send 2,048 datagrams."""
-
-MAX_REMEMBERED = 512
 
 LEAD = 0.02
 """Seconds after the slower end's go has arrived, to get sockets ready."""
@@ -121,9 +120,9 @@ class PunchDesk:
         self._rng = rng
         self._introduces = introduces
         self._sessions: dict[bytes, _Session] = {}
-        self._sources = _Allowances(SOURCE_BURST, SOURCE_SECONDS)
-        self._pairs = _Allowances(PAIR_BURST, PAIR_SECONDS)
-        self._targets = _Allowances(TARGET_BURST, TARGET_SECONDS)
+        self._sources = Allowances(SOURCE_BURST, SOURCE_SECONDS)
+        self._pairs = Allowances(PAIR_BURST, PAIR_SECONDS)
+        self._targets = Allowances(TARGET_BURST, TARGET_SECONDS)
         self._asked = self._gone = 0
         self._refused: Counter[str] = Counter()
 
@@ -240,22 +239,6 @@ class PunchDesk:
     def _forget_old(self, now: float) -> None:
         for session in [each for each in self._sessions.values() if each.until <= now]:
             del self._sessions[session.session]
-
-
-class _Allowances:
-    """An `Allowance` for each of the keys met lately."""
-
-    def __init__(self, burst: int, seconds: float) -> None:
-        self._burst = burst
-        self._seconds = seconds
-        self._kept: dict[Hashable, Allowance] = {}  # the longest unused first
-
-    def take(self, key: Hashable, now: float) -> bool:
-        allowance = self._kept.pop(key, None) or Allowance(self._burst, self._seconds)
-        self._kept[key] = allowance
-        if len(self._kept) > MAX_REMEMBERED:
-            del self._kept[next(iter(self._kept))]
-        return allowance.take(now)
 
 
 def _is_at(connection: Punch, target: Endpoint) -> bool:

@@ -25,13 +25,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
-from dht.bencode import BencodeError, Encodable, Value, decode_untrusted, encode
-from dht.compact import CompactError, decode_peer_untrusted, encode_peer
+from dht.bencode import Encodable, Value
+from dht.compact import decode_peer_untrusted, encode_peer
 from swarm.connect.report import Behaviour
 from swarm.endpoint import Endpoint, is_dialable
-from swarm.errors import RemoteProtocolError
+from swarm.ext.own_message import OwnMessage, encode_own, read_own_untrusted
 
 VERSION = 1
 NONCE_SIZE = 16
@@ -153,21 +152,9 @@ def parse_punch_message_untrusted(payload: bytes | bytearray | memoryview) -> Pu
     judged; an IPv4-mapped IPv6 address comes out as IPv4.  A reason that is no slug is read as "failed", a mapping that
     has no name as "unknown".
     """
-    if len(payload) > MAX_PAYLOAD:
-        raise _bad(f"{len(payload)} bytes")
-    try:
-        said = decode_untrusted(payload, strict_order=False, max_depth=4, max_containers=32)
-    except BencodeError as error:
-        raise _bad(str(error)) from None
-    if not isinstance(said, dict):
-        raise _bad("no dictionary")
-    version, kind = said.get(b"v"), said.get(b"t")
-    if not isinstance(version, int) or not isinstance(kind, bytes):
-        raise _bad("no version or no type")
-    if version != VERSION:
-        return None
-    read = _READERS.get(kind)
-    return None if read is None else read(_bytes(said, b"s", NONCE_SIZE), said)
+    said = read_own_untrusted(payload, version=VERSION, max_payload=MAX_PAYLOAD, slug="bad-punch-message")
+    read = _READERS.get(said.kind) if said is not None else None
+    return None if said is None or read is None else read(said.string(b"s", NONCE_SIZE), said)
 
 
 def usable(terms: Terms, observed: str, ours: str | None) -> Terms:
@@ -195,7 +182,7 @@ def _is_of_a_lan(endpoint: Endpoint) -> bool:
 
 
 def _encode(kind: str, session: bytes, keys: dict[bytes, Encodable]) -> bytes:
-    return encode({b"v": VERSION, b"t": kind.encode(), b"s": session, **keys})
+    return encode_own(VERSION, kind, {b"s": session, **keys})
 
 
 def _of_terms(terms: Terms) -> dict[bytes, Encodable]:
@@ -219,27 +206,24 @@ def _of_ports(ports: Sequence[int]) -> bytes:
 
 # ---- reading
 
-Said = dict[bytes, Value]
-T = TypeVar("T")
 
-
-def _terms(said: Said) -> Terms:
+def _terms(said: OwnMessage) -> Terms:
     return Terms(
         udp=_candidates(said, b"u"),
         tcp=_candidates(said, b"c"),
         relayed=_candidates(said, b"x"),
-        mapping=_mapping(said.get(b"m")),
-        step=_optional(said, b"st", lambda: _number(said, b"st", -MAX_STEP, MAX_STEP)),
-        rtt=_optional(said, b"rtt", lambda: _number(said, b"rtt", 0, MAX_RTT)),
+        mapping=_mapping(said.said.get(b"m")),
+        step=said.number(b"st", -MAX_STEP, MAX_STEP) if b"st" in said.said else None,
+        rtt=said.number(b"rtt", 0, MAX_RTT) if b"rtt" in said.said else None,
     )
 
 
-def _candidates(said: Said, key: bytes) -> tuple[Endpoint, ...]:
+def _candidates(said: OwnMessage, key: bytes) -> tuple[Endpoint, ...]:
     found: list[Endpoint] = []
     for name, size in ((key, 6), (key + b"6", 18)):
-        value = said.get(name, b"")
-        if not isinstance(value, bytes) or len(value) % size or len(value) > size * MAX_CANDIDATES:
-            raise _bad(f"{name.decode()} is {value!r:.40}")
+        value = said.string(name) if name in said.said else b""
+        if len(value) % size or len(value) > size * MAX_CANDIDATES:
+            raise said.bad(name)
         found += (Endpoint(*decode_peer_untrusted(value[start : start + size])) for start in range(0, len(value), size))
     return tuple(found)
 
@@ -248,68 +232,33 @@ def _mapping(value: Value | None) -> Behaviour:
     return next((mapping for mapping in MAPPINGS if mapping.encode() == value), "unknown")
 
 
-def _optional(said: Said, key: bytes, read: Callable[[], T]) -> T | None:
-    return read() if key in said else None
-
-
-def _number(said: Said, key: bytes, least: int, most: int) -> int:
-    value = said.get(key)
-    if not isinstance(value, int) or not least <= value <= most:
-        raise _bad(f"{key.decode()} is {value!r:.40}")
-    return value
-
-
-def _bytes(said: Said, key: bytes, size: int) -> bytes:
-    value = said.get(key)
-    if not isinstance(value, bytes) or len(value) != size:
-        raise _bad(f"{key.decode()} is {value!r:.40}")
-    return value
-
-
-def _ports(said: Said, key: bytes) -> tuple[int, ...]:
-    value = said.get(key)
-    if not isinstance(value, bytes) or len(value) % 2 or not 2 <= len(value) <= 2 * MAX_PORTS:
-        raise _bad(f"{key.decode()} is {value!r:.40}")
+def _ports(said: OwnMessage, key: bytes) -> tuple[int, ...]:
+    value = said.string(key)
+    if len(value) % 2 or not 2 <= len(value) <= 2 * MAX_PORTS:
+        raise said.bad(key)
     ports = tuple(int.from_bytes(value[start : start + 2], "big") for start in range(0, len(value), 2))
     if 0 in ports:
-        raise _bad(f"a port of {key.decode()} is 0")
+        raise said.bad(key)
     return ports
 
 
-def _endpoint(said: Said, key: bytes) -> Endpoint:
-    value = said.get(key)
-    if not isinstance(value, bytes):
-        raise _bad(f"{key.decode()} is {value!r:.40}")
-    try:
-        return Endpoint(*decode_peer_untrusted(value))
-    except CompactError as error:
-        raise _bad(str(error)) from None
-
-
-def _reason(said: Said) -> str:
-    value = said.get(b"r")
-    if not isinstance(value, bytes):
-        raise _bad(f"r is {value!r:.40}")
-    text = value.decode("ascii", "replace")
+def _reason(said: OwnMessage) -> str:
+    text = said.string(b"r").decode("ascii", "replace")
     slug = 0 < len(text) <= 40 and all("a" <= letter <= "z" or letter == "-" for letter in text)
     return text if slug else UNKNOWN_REASON
 
 
-def _go(session: bytes, said: Said) -> Go:
-    delay, rtt = _number(said, b"in", 0, MAX_DELAY), _number(said, b"rtt", 0, MAX_RTT)
+def _go(session: bytes, said: OwnMessage) -> Go:
+    delay, rtt = said.number(b"in", 0, MAX_DELAY), said.number(b"rtt", 0, MAX_RTT)
     return Go(session, delay, rtt, _ports(said, b"you"), _ports(said, b"they"))
 
 
-_READERS: dict[bytes, Callable[[bytes, Said], PunchMessage]] = {
-    b"offer": lambda session, said: Offer(session, _endpoint(said, b"to"), _terms(said)),
-    b"offered": lambda session, said: Offered(session, _endpoint(said, b"fr"), _terms(said)),
+_READERS: dict[bytes, Callable[[bytes, OwnMessage], PunchMessage]] = {
+    b"offer": lambda session, said: Offer(session, said.endpoint(b"to"), _terms(said)),
+    b"offered": lambda session, said: Offered(session, said.endpoint(b"fr"), _terms(said)),
     b"answer": lambda session, said: Answer(session, _terms(said)),
-    b"answered": lambda session, said: Answered(session, _endpoint(said, b"fr"), _terms(said)),
-    b"measure": lambda session, said: Measure(session, _bytes(said, b"n", NONCE_SIZE), _ports(said, b"p")),
+    b"answered": lambda session, said: Answered(session, said.endpoint(b"fr"), _terms(said)),
+    b"measure": lambda session, said: Measure(session, said.string(b"n", NONCE_SIZE), _ports(said, b"p")),
     b"go": _go,
     b"no": lambda session, said: Refusal(session, _reason(said)),
 }
-
-
-def _bad(detail: str) -> RemoteProtocolError:
-    return RemoteProtocolError("bad-punch-message", detail)

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Generic, Protocol, TypeVar
 
+from swarm.ext.allowance import Allowance
 from swarm.ext.extension import Say
-from swarm.ext.holepunch import Allowance
 from swarm.ext.reach_message import (
     Forward,
     Outcome,

@@ -17,7 +17,8 @@ from typing import Protocol
 
 from swarm.endpoint import Endpoint
 from swarm.events import PathName
-from swarm.ext.holepunch import Allowance, may_meet
+from swarm.ext.allowance import Allowance
+from swarm.ext.holepunch import may_meet
 from swarm.ext.holepunch_relay import INDIRECT_PATHS
 from swarm.ext.reach_message import Forward, Outcome, Probe, ProbeResult, Seen, Transport
 

@@ -22,10 +22,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from dht.bencode import BencodeError, Encodable, Value, decode_untrusted, encode
-from dht.compact import CompactError, decode_peer_untrusted, encode_peer
+from dht.compact import encode_peer
 from swarm.endpoint import Endpoint
-from swarm.errors import RemoteProtocolError
+from swarm.ext.own_message import OwnMessage, encode_own, read_own_untrusted
 
 VERSION = 1
 NONCE_SIZE = 12
@@ -107,28 +106,18 @@ def parse_reach_message_untrusted(payload: bytes | bytearray | memoryview) -> Re
     integer ``v``, and for a known type without its keys.  Endpoints are not judged; an IPv4-mapped IPv6 address comes
     out as IPv4.
     """
-    if len(payload) > MAX_PAYLOAD:
-        raise _bad(f"{len(payload)} bytes")
-    try:
-        said = decode_untrusted(payload, strict_order=False, max_depth=4, max_containers=16)
-    except BencodeError as error:
-        raise _bad(str(error)) from None
-    if not isinstance(said, dict):
-        raise _bad("no dictionary")
-    version, kind = said.get(b"v"), said.get(b"t")
-    if not isinstance(version, int) or not isinstance(kind, bytes):
-        raise _bad("no version or no type")
-    if version != VERSION:
+    said = read_own_untrusted(payload, version=VERSION, max_payload=MAX_PAYLOAD, slug="bad-reach-message")
+    if said is None:
         return None
-    match kind:
+    match said.kind:
         case b"seen":
-            return Seen(_transport(said), _endpoint(said))
+            return Seen(_transport(said), said.endpoint(b"ep"))
         case b"probe":
-            return Probe(_transport(said), _endpoint(said), _nonce(said))
+            return Probe(_transport(said), said.endpoint(b"ep"), said.string(b"n", NONCE_SIZE))
         case b"forward":
-            return Forward(_transport(said), _endpoint(said), _nonce(said))
+            return Forward(_transport(said), said.endpoint(b"ep"), said.string(b"n", NONCE_SIZE))
         case b"result":
-            return ProbeResult(_nonce(said), _outcome(said))
+            return ProbeResult(said.string(b"n", NONCE_SIZE), _outcome(said))
     return None
 
 
@@ -145,42 +134,16 @@ def nonce_of(peer_id: bytes) -> bytes | None:
 
 
 def _encode(kind: str, **keys: bytes) -> bytes:
-    said: dict[bytes, Encodable] = {key.encode(): value for key, value in keys.items()}
-    return encode({b"v": VERSION, b"t": kind.encode(), **said})
+    return encode_own(VERSION, kind, {key.encode(): value for key, value in keys.items()})
 
 
-def _transport(said: dict[bytes, Value]) -> Transport:
-    value = said.get(b"net")
+def _transport(said: OwnMessage) -> Transport:
     for transport in TRANSPORTS:
-        if value == transport.encode():
+        if said.said.get(b"net") == transport.encode():
             return transport
-    raise _bad(f"net is {value!r:.40}")
+    raise said.bad(b"net")
 
 
-def _endpoint(said: dict[bytes, Value]) -> Endpoint:
-    value = said.get(b"ep")
-    if not isinstance(value, bytes):
-        raise _bad(f"ep is {value!r:.40}")
-    try:
-        return Endpoint(*decode_peer_untrusted(value))
-    except CompactError as error:
-        raise _bad(str(error)) from None
-
-
-def _nonce(said: dict[bytes, Value]) -> bytes:
-    value = said.get(b"n")
-    if not isinstance(value, bytes) or len(value) != NONCE_SIZE:
-        raise _bad(f"n is {value!r:.40}")
-    return value
-
-
-def _outcome(said: dict[bytes, Value]) -> Outcome:
-    value = said.get(b"r")
-    if not isinstance(value, bytes):
-        raise _bad(f"r is {value!r:.40}")
-    text = value.decode("ascii", "replace")
+def _outcome(said: OwnMessage) -> Outcome:
+    text = said.string(b"r").decode("ascii", "replace")
     return cast(Outcome, text) if text in OUTCOMES else "failed"
-
-
-def _bad(detail: str) -> RemoteProtocolError:
-    return RemoteProtocolError("bad-reach-message", detail)

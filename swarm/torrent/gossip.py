@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from swarm.endpoint import Endpoint
+from swarm.ext.holepunch_relay import INDIRECT_PATHS, UTP_PATHS
 from swarm.ext.pex import PREFERS_ENCRYPTION, REACHABLE, SEED, SUPPORTS_HOLEPUNCH, SUPPORTS_UTP, PexPeer
 from swarm.peer import PeerConnection
 from swarm.torrent.admission import Admission
 from swarm.torrent.connections import Connections
 
-UTP_PATHS = ("utp", "utp-punched", "predicted", "birthday")
+ONE_OFF_PATHS = ("predicted", "birthday")
+"""By µTP, but between ports that were made for this one meeting."""
 
 
 class Gossip:
@@ -46,9 +48,9 @@ class Gossip:
 def endpoint_for_strangers(peer: PeerConnection) -> Endpoint | None:
     """Where somebody else can reach a peer of ours; None if we do not know."""
     identity = peer.identity
-    if identity.path in ("relayed", "turn"):
+    if identity.path in INDIRECT_PATHS:
         return None
-    if identity.direction == "out":
+    if identity.direction == "out" and identity.path not in ONE_OFF_PATHS:
         return identity.endpoint
     listens = peer.theirs.p if peer.theirs is not None else None
     if identity.path in UTP_PATHS and listens != identity.endpoint.port:
@@ -65,7 +67,7 @@ def flags_of(peer: PeerConnection) -> int:
     has = peer.downloader.theirs  # of no pieces at all while the metadata is missing: nobody knows
     if (has.size and has.complete) or (theirs is not None and theirs.upload_only):
         flags |= SEED
-    if identity.path in UTP_PATHS:
+    if identity.path in UTP_PATHS or identity.path in ONE_OFF_PATHS:
         flags |= SUPPORTS_UTP
     if peer.extensions.speaks("ut_holepunch"):
         flags |= SUPPORTS_HOLEPUNCH

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import trio
@@ -15,9 +16,11 @@ from swarm.connect.dial import Link, dial_utp
 from swarm.connect.dialer import MAX_SHOTS, SHOTS_BURST, SHOTS_SECONDS, Dialer
 from swarm.connect.encrypted import Encryption
 from swarm.connect.ladder import Failure
+from swarm.connect.punching import Outcome
 from swarm.connect.rungs import Means
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
+from swarm.events import PunchRole
 from swarm.net.udp_port import UtpPort
 from swarm.peerlist import KnownPeer
 from swarm.torrent.disk import run_inline
@@ -129,12 +132,46 @@ class NeverMet:
 
     def __init__(self) -> None:
         self.predict = None
+        self.missed_by: list[str] = []
 
-    def recorded(self, endpoint: Endpoint, role: str, attempt: object, *, failure: bool = True) -> object:
-        return attempt
+    def outcome(self, endpoint: Endpoint, role: PunchRole) -> Outcome:
+        return Outcome(self, endpoint, role)  # type: ignore[arg-type]
 
-    def recording(self, endpoint: Endpoint, role: str) -> object:
-        return lambda link: link
+    def missed(self, outcome: Outcome, reason: str) -> None:
+        self.missed_by.append(reason)
+
+
+class Told(NeverMet):
+    def __init__(self) -> None:
+        super().__init__()
+        self.met_by: list[Link] = []
+
+    def met(self, outcome: Outcome, link: Link) -> None:
+        self.met_by.append(link)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("second", [0, 1])
+async def test_a_punch_by_two_transports_counts_once(first: int, second: int, autojump_clock: MockClock) -> None:
+    """Whether none, either or both of them get through."""
+    punching, link = Told(), Link(object(), "tcp-punched")  # type: ignore[arg-type]
+    outcome = punching.outcome(PEER, "initiator")
+
+    async def attempt(seconds: float, gets_through: int) -> Link:
+        await trio.sleep(seconds)
+        if not gets_through:
+            raise RemoteError("timed-out")
+        return link
+
+    async def climb(watched: Callable[[], Awaitable[Link]]) -> None:
+        with contextlib.suppress(RemoteError):
+            await watched()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(climb, outcome.watched(lambda: attempt(1, first)))
+        nursery.start_soon(climb, outcome.watched(lambda: attempt(2, second)))
+    assert len(punching.met_by) == min(1, first + second)
+    assert len(punching.missed_by) == (not first and not second)
 
 
 async def test_shots_that_come_to_nothing_are_few_and_leave_room_for_dials_of_our_own(

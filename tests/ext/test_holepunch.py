@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteProtocolError
 from swarm.events import PathName
+from swarm.ext.allowance import MAX_REMEMBERED
 from swarm.ext.extension import Extension, Say
 from swarm.ext.holepunch import (
     ANSWER_SECONDS,
@@ -30,7 +31,6 @@ from swarm.ext.holepunch import (
     parse_holepunch_untrusted,
 )
 from swarm.ext.holepunch_relay import (
-    MAX_REMEMBERED,
     PAIR_BURST,
     PAIR_SECONDS,
     SOURCE_BURST,
