@@ -7,7 +7,6 @@ without ``--bind`` it lasts as long.  Nothing is ever sent around a bind that we
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import time
@@ -38,17 +37,16 @@ from swarm.discover.trackers import Announcer
 from swarm.endpoint import Endpoint
 from swarm.errors import StorageError, SwarmError
 from swarm.eventbus import EventBus
-from swarm.events import Event, NetworkLost, NetworkRestored, PeerConnected, PortBound, Warned
-from swarm.net.bound import BoundNetwork
-from swarm.net.listen import OpenPorts, following_ports, open_ports
+from swarm.events import Event, PeerConnected, Warned
+from swarm.net.bound import bound, is_loopback
+from swarm.net.listen import OpenPorts
 from swarm.net.mux import MuxStatistics
 from swarm.net.network import DatagramSocket, Network
-from swarm.net.ownaddress import global_address
 from swarm.net.real import RealNetwork
 from swarm.net.udp_port import UdpPort, UtpPort
+from swarm.ownport import OwnPort
 from swarm.ratelimit import TokenBucket
 from swarm.snapshot import snapshot_of, whole_dht
-from swarm.state import keep_port, kept_port
 from swarm.stats.document import build_document
 from swarm.stats.fold import Stats
 from swarm.stats.snapshot import Snapshot
@@ -73,13 +71,6 @@ TICK = 1.0
 CHECKS_AT_ONCE = 2
 """Torrents whose data is looked at at the same time: more would only make the disk seek, and each holds a buffer."""
 
-ADDRESS_LOOK = 2.0
-"""Seconds between looks for a lost bind, in case no notice of a change comes."""
-
-
-NOT_THERE = (errno.EADDRNOTAVAIL, errno.ENODEV)
-"""What opening a port says while the address or the interface of a bind is missing."""
-
 
 class Node:
     """A running node.  Made by `open_node`."""
@@ -96,11 +87,11 @@ class Node:
         self.torrents: dict[bytes, Torrent] = {}
         self.opened_at = trio.current_time()
         self.stats = Stats()
-        self._wanted_port: int | None = None
         self._udp: dict[Family, UdpPort] = {}  # while online
         self._checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
         self._bus = EventBus(trio.current_time)
-        self._network = network if config.bind is None else BoundNetwork(network, config.bind)
+        self._network = bound(network, config.bind)
+        self._own_port = OwnPort(config, self._network, rng, self.emit)
         self._rng = rng
         self._work = work
         self._obfuscated: dict[bytes, bytes] = {}  # how encrypted handshakes name our torrents, to info-hash
@@ -108,7 +99,7 @@ class Node:
         self._announcer = Announcer(
             TrackerClient(self._network, {}), port=self._announced_port, rng=rng, emit=self.emit
         )
-        alone = isinstance(self._network, BoundNetwork) and self._network.is_loopback
+        alone = is_loopback(self._network)
         self.standing = Standing(
             config,
             self._network,
@@ -158,21 +149,10 @@ class Node:
             local=self._local,
             standing=self.standing,
             back_dialer=self._back_dialer,
-            dht_port=lambda remote: self.standing.port_for(remote) if self._dht is not None else None,
-            own_address=self.standing.own_address,
+            dialer=self._dialer,
             shot_ports=self._shot_ports,
             second_ports=self._second_ports,
-            mapping=lambda ipv6: self.standing.report(6 if ipv6 else 4).mapping,
-            terms=self.standing.terms,
-            is_open=lambda: global_address(self._network, ipv6=False) is not None,
             welcome=self._acceptor.take,
-            address_seen=lambda peer, host: self.standing.address_seen(peer.host, host, source="bep10"),
-            listening_port=lambda: self.port or 0,
-            port_for=self.standing.port_for,
-            wake_dialer=self._dialer.wake,
-            shoot=self._dialer.shoot,
-            redial=self._dialer.redial,
-            abandon=self._dialer.abandon,
             wall_clock=time.time,
             resume_directory=config.state_directory / "resume" if config.state_directory is not None else None,
         )
@@ -284,15 +264,15 @@ class Node:
             if self._dht is not None:
                 await self._dht.load()
             while True:
-                ports = await self._open_ports()
+                ports = await self._own_port.open()
                 if not started:
                     started = True
                     task_status.started()
                 if ports is not None:
                     await self._be_online(ports)
-                elif self.config.bind is not None:
-                    self.emit(NetworkLost(self.config.bind))
-                await self._wait_for_bind()
+                await self._own_port.wait_back()
+                for door in self._doors():
+                    door.retry_all()
 
     async def close(self) -> None:
         """Leave every swarm and save, within GOODBYE seconds but for the disk.  Raises nothing: failures are events."""
@@ -328,38 +308,11 @@ class Node:
             for torrent in tuple(self.torrents.values()):
                 torrent.tick(now)
 
-    async def _open_ports(self) -> OpenPorts | None:
-        """The ports, or None where the bind is not there."""
-        wanted = self._wanted_port
-        if wanted is None:
-            wanted = (
-                self.config.port if self.config.port is not None else kept_port(self.config.state_directory, self._rng)
-            )
-        candidates = following_ports(wanted) if self.config.port is None else [wanted]
-        try:
-            ports = await open_ports(self._network, candidates, tcp=self.config.tcp)
-        except OSError as error:
-            network = self._network
-            if isinstance(network, BoundNetwork) and (error.errno in NOT_THERE or not network.available()):
-                return None
-            raise SwarmError(f"cannot open a port: {error.strerror}") from error
-        if self.config.port is None and self._wanted_port is None:
-            self._keep_port(wanted)
-        self._wanted_port = wanted or ports.port
-        return ports
-
-    def _keep_port(self, port: int) -> None:
-        try:
-            keep_port(self.config.state_directory, port)
-        except OSError as error:
-            self.emit(Warned(f"cannot remember the port {port}: {error.strerror}"))
-
     async def _be_online(self, ports: OpenPorts) -> None:
         """Dial, accept and announce; returns when the bind is gone."""
         self.port = ports.port
         self.ports = ports
         self.standing.online(ports.port)
-        self._tell_ports(ports)
         try:
             async with trio.open_nursery() as nursery:
                 utp = self._start_udp(ports, nursery)
@@ -372,10 +325,9 @@ class Node:
                 means = Means(ports.port if self.config.tcp else None, utp)
                 nursery.start_soon(self._dialer.run, means, self._room)
                 nursery.start_soon(self._back_dialer.run, means)
-                if isinstance(self._network, BoundNetwork):
-                    await self._wait_until_bind_lost(self._network)
-                    self._drop_connections("network-lost")
-                    nursery.cancel_scope.cancel()
+                await self._own_port.wait_lost()
+                self._drop_connections("network-lost")
+                nursery.cancel_scope.cancel()
         finally:
             self.port = self.ports = None
             self._udp = {}
@@ -449,35 +401,10 @@ class Node:
             on_sending=self.standing.strangers.udp_sending,
         )
 
-    def _tell_ports(self, ports: OpenPorts) -> None:
-        wanted = self._wanted_port if self._wanted_port != ports.port else None
-        for opened in (ports.udp4, ports.udp6):
-            if opened is not None:
-                self.emit(PortBound("udp", opened.local, wanted))
-        for listener in (ports.tcp4, ports.tcp6):
-            if listener is not None:
-                self.emit(PortBound("tcp", listener.local, wanted))
-
     def _drop_connections(self, reason: str) -> None:
         for torrent in self.torrents.values():
             for peer in tuple(torrent.connections):
                 peer.close(reason)
-
-    async def _wait_until_bind_lost(self, network: BoundNetwork) -> None:
-        while network.available():
-            await _next_look(network)
-        self.emit(NetworkLost(network.bind))
-
-    async def _wait_for_bind(self) -> None:
-        network = self._network
-        assert isinstance(network, BoundNetwork)
-        # Look only after a change or a while: an interface may be up and have no address that a port opens on.
-        await _next_look(network)
-        while not network.available():
-            await _next_look(network)
-        self.emit(NetworkRestored(network.bind))
-        for door in self._doors():
-            door.retry_all()
 
     def _doors(self) -> Sequence[Admission]:
         return [torrent.admission for torrent in self.torrents.values()]
@@ -535,8 +462,3 @@ def lone_exception(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-async def _next_look(network: Network) -> None:
-    with trio.move_on_after(ADDRESS_LOOK):
-        await network.wait_address_change()

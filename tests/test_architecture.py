@@ -75,6 +75,7 @@ FLOORS: dict[str, int] = {
     "swarm.state": 5,
     "swarm.snapshot": 5,
     "swarm.node": 5,
+    "swarm.ownport": 5,
     "swarm.api": 5,
     "swarm.cli": 6,
     "swarm.daemon": 6,

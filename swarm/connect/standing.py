@@ -18,7 +18,7 @@ import trio
 from dht.results import AddressObserved, Result
 from swarm.config import Config
 from swarm.connect.natprobe import NatProbe
-from swarm.connect.report import NatReport
+from swarm.connect.report import Behaviour, NatReport
 from swarm.connect.strangers import Strangers
 from swarm.connect.votes import Source
 from swarm.endpoint import Endpoint, split_host_port
@@ -87,8 +87,10 @@ class Standing:
         self._transports = {"tcp": config.tcp, "utp": config.utp}  # that anybody could dial us by
         self._mapper: Mapper | None = None
         self._scope = trio.CancelScope()
-        self._port = 0  # our own, 0 while offline
+        self.port = 0
+        """That we listen on, 0 while offline."""
         self._addresses: dict[Family, frozenset[str]] = dict.fromkeys(FAMILIES, frozenset())
+        self._inside: list[str] = []  # private IPv4 addresses of our interfaces
         self._global: dict[Family, str | None] = dict.fromkeys(FAMILIES)  # of our interfaces
         self._seen_at: dict[Family, str] = {}  # our addresses as most see them, until most see another
         self._mapped: dict[Family, int] = {}  # outside ports, also those that were lost a moment ago
@@ -102,7 +104,7 @@ class Standing:
 
     def online(self, port: int) -> None:
         """We listen on ``port`` from now on.  Call it before anything is told to anybody."""
-        self._port = port
+        self.port = port
         self._mapped = {}
         self._look_at_addresses()
         self._where = {family: Whereabouts(self._host(family), self._outside_port(family)) for family in FAMILIES}
@@ -110,7 +112,7 @@ class Standing:
 
     def offline(self) -> None:
         """We listen no more."""
-        self._port = 0
+        self.port = 0
         self._mapper = None
 
     async def run(self, stun: Mapping[Family, Binds]) -> None:
@@ -174,11 +176,11 @@ class Standing:
 
         That is ``--announce-port``, else what a gateway has opened, else our own.
         """
-        return self._where[_family(ipv6)].port if self._port else 0
+        return self._where[_family(ipv6)].port if self.port else 0
 
     def port_for(self, remote: Endpoint) -> int:
         """What a peer that is at ``remote`` reaches us on: a neighbour on our own port; 0 while offline."""
-        return self.port_to_announce(ipv6=remote.is_ipv6) if remote.address.is_global else self._port
+        return self.port_to_announce(ipv6=remote.is_ipv6) if remote.address.is_global else self.port
 
     def implied_port(self, *, ipv6: bool) -> bool:
         """Whether strangers had better use the port that our datagrams come from (BEP 5) than `port_to_announce`."""
@@ -198,7 +200,7 @@ class Standing:
     def probe_through(self, helper: Endpoint, transport: TestedTransport, seen: Seen) -> Probe | None:
         """What to ask now of a peer at ``helper``, who says that he sees us at ``seen``; None if nothing."""
         now, strangers = trio.current_time(), self.strangers.probe
-        if not self._port or not self._transports[transport] or seen.endpoint.is_ipv6 is not helper.is_ipv6:
+        if not self.port or not self._transports[transport] or seen.endpoint.is_ipv6 is not helper.is_ipv6:
             return None
         if not strangers.may_ask(helper, transport, now):
             return None
@@ -219,6 +221,14 @@ class Standing:
         reachable = self._global[family] is not None or family in self._mapped
         return host if reachable and port == self.port_to_announce(ipv6=not ipv6) else None
 
+    def is_open(self) -> bool:
+        """Whether strangers reach any port of ours, so that we can measure the NATs of others."""
+        return self._global[4] is not None
+
+    def mapping(self, ipv6: bool) -> Behaviour:
+        """How the NAT in front of us maps, as far as known."""
+        return self.report(6 if ipv6 else 4).mapping
+
     def report(self, family: Family) -> NatReport:
         """What is known of the NATs before us."""
         probe = self._probes[family]
@@ -231,16 +241,8 @@ class Standing:
     def terms(self) -> Terms:
         """What we say of ourselves to whom we are to meet through NATs: where we are in our own network, in case that
         is theirs, too; and how our NAT maps."""
-        report = self.report(4)
-        hosts = [
-            address.host
-            for interface in self._network.interfaces()
-            if interface.up and not interface.loopback
-            for address in interface.addresses
-            if Endpoint(address.host, 1).address.is_private and ":" not in address.host
-        ]
-        port = self._port
-        inside = tuple(Endpoint(host, port) for host in hosts[:MAX_INSIDE]) if port else ()
+        report, port = self.report(4), self.port
+        inside = tuple(Endpoint(host, port) for host in self._inside[:MAX_INSIDE]) if port else ()
         return Terms(
             udp=inside if self._config.utp else (),
             tcp=inside if self._config.tcp else (),
@@ -266,7 +268,7 @@ class Standing:
             transports.append("tcp")
         return Mapper(
             self._network,
-            self._port,
+            self.port,
             transports=transports,
             wanted_port=self._config.announce_port,
             emit=self._note,
@@ -327,7 +329,7 @@ class Standing:
 
     async def _discover(self, family: Family, stun: Binds, servers: list[Endpoint]) -> None:
         """Ask one server after the other until the answers tell how the NAT maps."""
-        probe, own = self._probes[family], [Endpoint(host, self._port) for host in self._addresses[family]]
+        probe, own = self._probes[family], [Endpoint(host, self.port) for host in self._addresses[family]]
         silent = True
         for server in servers:
             second = next((other for other in servers if other.host != server.host), None)
@@ -349,12 +351,15 @@ class Standing:
     def _look_at_addresses(self) -> None:
         """What our interfaces have.  What was known of a family's NATs holds as long as its addresses do."""
         now = trio.current_time()
-        hosts = {
-            ip_address(address.host.partition("%")[0])
+        here = [
+            (interface, ip_address(address.host.partition("%")[0]))
             for interface in self._network.interfaces()
             if interface.up
             for address in interface.addresses
-        }
+        ]
+        hosts = {host for _, host in here}
+        private = (host for interface, host in here if host.version == 4 and host.is_private and not interface.loopback)
+        self._inside = [str(host) for host in private]
         for family in FAMILIES:
             addresses = frozenset(str(host) for host in hosts if host.version == family)
             if addresses != self._addresses[family] and self._addresses[family]:
@@ -362,7 +367,7 @@ class Standing:
                 self.strangers.probe.network_changed(now)
             self._addresses[family] = addresses
             self._global[family] = global_address(self._network, ipv6=family == 6)
-            self._probes[family].bound(self._port, sorted(addresses), now)
+            self._probes[family].bound(self.port, sorted(addresses), now)
 
     def _heed(self, probe: NatProbe) -> None:
         """Has it found out where we are?"""
@@ -372,7 +377,7 @@ class Standing:
 
     def _look(self) -> None:
         """See where strangers find us now; say so if that has changed."""
-        if not self._port:
+        if not self.port:
             return
         if self._mapper is not None:
             self._mapped |= self._open_ports(self._mapper)
@@ -413,7 +418,7 @@ class Standing:
         return seen.endpoint if seen.transport == "utp" else None
 
     def _outside_port(self, family: Family) -> int:
-        return self._config.announce_port or self._mapped.get(family) or self._port
+        return self._config.announce_port or self._mapped.get(family) or self.port
 
     def _host(self, family: Family) -> str | None:
         """Our own address if it is a public one, else where others see us, else what the gateway says."""

@@ -141,6 +141,11 @@ def bound(network: Network, bind: str | None) -> Network:
     return network if bind is None else BoundNetwork(network, bind)
 
 
+def is_loopback(network: Network) -> bool:
+    """Whether it is bound to an address that reaches this machine only."""
+    return isinstance(network, BoundNetwork) and network.is_loopback
+
+
 def _preference(address: InterfaceAddress) -> tuple[bool, bool, bool, bool]:
     """Smallest first: reachable from afar, not on its way out, and stable rather than temporary (we listen on it)."""
     parsed = ip_address(address.host)

@@ -116,20 +116,20 @@ class Admission:
     def shut(self, reason: str) -> None:
         """Let nobody in any more, dial nobody any more, and end the connections that stand."""
         self._inside = None
-        self._lent.abandon(self)
+        self._lent.dialer.abandon(self)
         self._connections.close(reason)
 
     def found(self, endpoints: Iterable[Endpoint], source: SourceName) -> None:
         """A source names peers."""
         for endpoint in endpoints:
             self._discovered(endpoint, source)
-        self._lent.wake_dialer()
+        self._lent.dialer.wake()
 
     def introduced(self, introducer: PeerConnection, peers: Iterable[PexPeer]) -> None:
         """A connected peer names others (BEP 11), whom it may introduce us to (BEP 55)."""
         for endpoint, flags in peers:
             self._discovered(endpoint, "pex", introducer.identity.endpoint, flags)
-        self._lent.wake_dialer()
+        self._lent.dialer.wake()
 
     def no_longer_introduced(self, introducer: PeerConnection, endpoints: Iterable[Endpoint]) -> None:
         """A connected peer has lost others."""
@@ -157,7 +157,7 @@ class Admission:
     def retry_all(self) -> None:
         """We were cut off and are back: dial everybody again without waiting."""
         self.peers.retry_all(trio.current_time())
-        self._lent.wake_dialer()
+        self._lent.dialer.wake()
 
     def condemned(self, culprit: Culprit) -> None:
         """Somebody is proved to have sent bad data."""
@@ -217,7 +217,7 @@ class Admission:
         if self._inside is None or self.is_full:
             return
         peer = self.peers.add(at, "pex", trio.current_time(), introducer=introducer)
-        if peer is not None and not peer.busy and self._lent.shoot(self, peer, at):
+        if peer is not None and not peer.busy and self._lent.dialer.shoot(self, peer, at):
             self.peers.dialed(peer, trio.current_time())
 
     def swap(self, peer: PeerConnection) -> bool:
@@ -234,10 +234,10 @@ class Admission:
         if self._punching is not None:
             self._punching.introducers_changed()
             if self.peers.retry(NO_INTRODUCER, trio.current_time()):
-                self._lent.wake_dialer()
+                self._lent.dialer.wake()
 
     def our_handshake(self) -> Handshake:
-        dht = RESERVED_DHT if self.public and self._lent.dht is not None else 0
+        dht = RESERVED_DHT if self._speaks_of_dht else 0
         return Handshake(self._info_hash, self._lent.peer_id, RESERVED_EXTENDED | RESERVED_FAST | dht)
 
     def next_to_dial(self, *, hearsay: bool = True) -> KnownPeer | None:
@@ -348,7 +348,11 @@ class Admission:
         """Peers name us, too: libtorrent's first PEX message does.  Of the two ends of such a dial the accepting one is
         the first to know, and hangs up so soon that the other may never read its handshake."""
         self.peers.exclude(seen)
-        self.peers.exclude(Endpoint(seen.host, self._lent.listening_port()))
+        self.peers.exclude(Endpoint(seen.host, self._lent.standing.port))
+
+    @property
+    def _speaks_of_dht(self) -> bool:
+        return self.public and self._lent.dht is not None
 
     async def _serve(self, peer: PeerConnection, known: KnownPeer | None, seconds: float) -> None:
         identity = peer.identity
@@ -363,7 +367,8 @@ class Admission:
         self._lent.emit(
             PeerConnected(self._info_hash, identity.endpoint, identity.path, identity.direction, peer.client, seconds)
         )
-        peer.start(self._equip(peer), self._lent.dht_port(identity.endpoint) if self.public else None)
+        at = self._lent.standing.port_for(identity.endpoint) if self._speaks_of_dht else None
+        peer.start(self._equip(peer), at)
         try:
             await peer.run()
         finally:
@@ -398,9 +403,9 @@ class Admission:
         )
         if known is not None and peer.reason == SWAPPED and self._inside is not None:
             self.peers.dialed(known, now)
-            if not self._lent.redial(self, known):
+            if not self._lent.dialer.redial(self, known):
                 self.peers.disconnected(known, now)
-        self._lent.wake_dialer()
+        self._lent.dialer.wake()
 
     async def _settle_duplicates(self, old: PeerConnection, new: PeerConnection) -> None:
         """Close the loser only if both still stand after a second: the other end may close either."""

@@ -46,9 +46,9 @@ class Meetings:
             lent.second_ports,
             self,
             is_own=admission.peers.owns,
-            introduces=lent.is_open,
-            terms=lent.terms,
-            external_host=lent.own_address,
+            introduces=lent.standing.is_open,
+            terms=lent.standing.terms,
+            external_host=lent.standing.own_address,
         )
 
     def extension(self, say: Say, peer: PeerConnection) -> Punch:
@@ -113,4 +113,4 @@ class Meetings:
 
     def _behaviours(self, peer: Endpoint) -> tuple[Behaviour, Behaviour]:
         """How our NAT maps and how the peer says that its does."""
-        return self._lent.mapping(peer.is_ipv6), self._mappings.get(peer.host, "unknown")
+        return self._lent.standing.mapping(peer.is_ipv6), self._mappings.get(peer.host, "unknown")

@@ -126,7 +126,7 @@ class Torrent:
             shoot=self.admission.shoot,
             swap=self.admission.swap,
             predict=self.meetings.reach if lent.config.utp else None,
-            mapping=lent.mapping,
+            mapping=lent.standing.mapping,
         )
         if lent.config.punch:
             self.admission.punching = self.punching
@@ -385,7 +385,7 @@ class Torrent:
         if self._config.encryption != "prefer" and self.admission.peers.reasons().keys() & HUNG_UP:
             kind = "encrypted" if self._config.encryption == "require" else "plain"
             reasons.append(f"only {kind} connections are allowed, and some peers hang up on those")
-        port = self._lent.listening_port()
+        port = self._lent.standing.port
         reasons.append(f"we listen on port {port}" if port else f"offline: {self._config.bind} is not there")
         return reasons
 
@@ -443,7 +443,7 @@ class Torrent:
         """Tell connected peers where we are now (BEP 10)."""
         for peer in self._connections:
             ipv4, ipv6 = self._other_addresses(peer)
-            port = self._lent.port_for(peer.identity.endpoint) or None
+            port = self._lent.standing.port_for(peer.identity.endpoint) or None
             peer.tell(ExtendedHandshake(m=peer.extensions.m, p=port, ipv4=ipv4, ipv6=ipv6))
 
     def condemned(self, culprit: Culprit) -> None:
@@ -452,7 +452,7 @@ class Torrent:
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
         self.admission.told_addresses(peer, theirs)
         if theirs.yourip is not None and peer.identity.path not in ("relayed", "turn"):
-            self._lent.address_seen(peer.identity.endpoint, theirs.yourip)
+            self._lent.standing.address_seen(peer.identity.endpoint.host, theirs.yourip, source="bep10")
         self.metadata.joined(peer)
         if peer.extensions.speaks(Holepunch.NAME) and peer not in self._introducers:
             self._introducers.add(peer)  # once: each time, everybody who lacked an introducer is dialled again at once
@@ -474,7 +474,7 @@ class Torrent:
         return ExtendedHandshake(
             m=peer.extensions.m,
             v=self._config.client_name,
-            p=lent.port_for(endpoint) or None,
+            p=lent.standing.port_for(endpoint) or None,
             reqq=MAX_QUEUED,
             yourip=endpoint.host.partition("%")[0],
             ipv4=ipv4,
@@ -486,5 +486,5 @@ class Torrent:
 
     def _other_addresses(self, peer: PeerConnection) -> tuple[str | None, str | None]:
         """Our IPv4 and IPv6 address, without that of the family in which the peer sees us."""
-        over_ipv6, own = peer.identity.endpoint.is_ipv6, self._lent.own_address
+        over_ipv6, own = peer.identity.endpoint.is_ipv6, self._lent.standing.own_address
         return (own(False), None) if over_ipv6 else (None, own(True))
