@@ -91,6 +91,16 @@ def test_a_single_duration_is_told_as_it_is_and_none_as_none() -> None:
     assert durations.quantile(0.5) == durations.quantile(0.9) == 0.123
 
 
+def test_octaves_count_every_duration_once_where_it_belongs() -> None:
+    durations = Durations()
+    for seconds in (0.0, 0.001, 0.002, 0.0021, 0.5, 0.51, 0.52, 5000.0):
+        durations.add(seconds)
+    counts = durations.octaves()
+    assert (counts[0], counts[1], counts[2], counts[9], counts[10], counts[OCTAVES]) == (2, 1, 1, 2, 1, 1)
+    assert (sum(counts), len(counts)) == (8, OCTAVES + 1)
+    assert Durations().octaves() == []
+
+
 def test_durations_take_bounded_memory_whatever_they_are() -> None:
     durations, rng = Durations(), random.Random(1)
     for _ in range(5000):
@@ -320,7 +330,7 @@ def test_a_document_of_nothing_is_whole_and_is_json() -> None:
     document = build_document(Stats(), NOTHING)
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert document["nat"] == document["dht"] == document["sockets"] == {"v4": None, "v6": None}
-    assert document["paths"]["turn"]["in"]["connect_seconds"] == {"p50": None, "p90": None, "sum": 0.0}
+    assert document["paths"]["turn"]["in"]["connect_seconds"] == {"p50": None, "p90": None, "sum": 0.0, "octaves": []}
     assert document["peers"] == document["torrents"] == document["gateway"] == []
 
 

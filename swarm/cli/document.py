@@ -208,7 +208,7 @@ _PATH = _record(
     attempted=_count,
     succeeded=_count,
     failed=_COUNTS,
-    connect_seconds=_record(p50=_duration, p90=_duration, sum=_duration),
+    connect_seconds=_record(p50=_duration, p90=_duration, sum=_duration, octaves=_list(_count)),
     bytes_down=_count,
     bytes_up=_count,
 )

@@ -35,6 +35,15 @@ class Durations:
         bucket = min(bucket, OCTAVES * PER_OCTAVE)
         self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
 
+    def octaves(self) -> list[int]:
+        """How many took at most SHORTEST seconds, more and at most twice that, and so on; no zeros at the end."""
+        counts: list[int] = []
+        for bucket in sorted(self._buckets):
+            octave = -(-bucket // PER_OCTAVE)
+            counts += [0] * (octave + 1 - len(counts))
+            counts[octave] += self._buckets[bucket]
+        return counts
+
     def quantile(self, part: float) -> float | None:
         """The seconds within which ``part`` (more than 0, at most 1) of all came to an end; None while there is none.
 
