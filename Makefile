@@ -1,6 +1,7 @@
 # `make demo` and `make test` need python3 (>= 3.11) with venv and pip, make and git, and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+JOBS ?= auto
 
 .PHONY: demo test interop lint fuzz soak bench clean
 
@@ -8,7 +9,7 @@ demo: .venv/.installed
 	$(BIN)/swarm demo
 
 test: .venv/.tested
-	$(BIN)/python -m pytest --ignore=tests/interop --ignore=tests/netlab
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --ignore=tests/interop --ignore=tests/netlab
 
 # Other clients, real trackers and gateways, kernel NATs: what is not installed or allowed is skipped with its reason.
 interop: .venv/.tested

@@ -203,9 +203,9 @@ def test_a_full_disk_ends_with_4_and_the_download_goes_on_when_there_is_space(do
     assert first[-1]["code"] == 4
     assert "the disk is full" in first[-1]["message"]
     stored = sum(event["event"] == "piece" for event in first)
-    assert 5 <= stored <= 16  # told; more may be there
+    assert 1 <= stored <= 16  # told before the disk was full: those that were being written then are there, too
     assert Path(f"{log}.code2").read_text() == "0\n"
-    assert stored <= verified(second) <= 16
+    assert max(5, stored) <= verified(second) <= 16
     digest = subprocess.run(["sha256sum"], input=download.sample.content, capture_output=True, check=True).stdout
     assert Path(f"{log}.sum").read_bytes() == digest
 
