@@ -1,9 +1,9 @@
 """The statistics document: one dictionary for ``--stats FILE``, ``swarm stats --json`` and the daemon.
 
 Its keys are those of the shared interface ("Statistics"), which other programs rely on: add keys, rename or drop none.
-Ours beyond it: ``sockets``, ``sources.resume``, ``gateway[].gateway``, ``connect_seconds.sum`` and ``.octaves`` (counts:
-at most a millisecond, at most two, four and so on), ``peers[].info_hash`` and ``peers[].since`` (seconds since its last
-fact), and what `dht.results.NodeStatistics` has more.
+Ours beyond it: ``sockets``, ``sources.resume``, ``gateway[].gateway``, ``connect_seconds.sum`` and ``.octaves``
+(`swarm.stats.durations.Durations.octaves`), ``peers[].info_hash`` and ``peers[].since`` (seconds since its last fact),
+and what `dht.results.NodeStatistics` has more.
 Holds nothing but dictionaries, lists, strings, numbers, booleans and None, so that `json` takes it as it is.
 """
 
