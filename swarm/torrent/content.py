@@ -37,6 +37,11 @@ class Content:
         self.checking = (0, 0)
         """Pieces looked at so far, of how many."""
 
+    @property
+    def corrupt(self) -> int:
+        """Bytes of pieces that were wrong."""
+        return self.disk.statistics().pieces_failed * self.metainfo.piece_length
+
     async def check(self) -> Bitfield:
         """The pieces that are on disk and right; those that resume data vouches for are not hashed again.
 

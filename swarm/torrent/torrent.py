@@ -75,6 +75,8 @@ class TorrentStatistics:
     uploaded: int
     """Payload of this run."""
     wasted: int
+    corrupt: int
+    """Bytes of pieces that were wrong."""
     checked: int
     """Pieces looked at so far while checking, of ``to_check``."""
     to_check: int
@@ -355,6 +357,7 @@ class Torrent:
             downloaded=moved.down,
             uploaded=moved.up,
             wasted=moved.wasted,
+            corrupt=content.corrupt if content is not None else 0,
             checked=checked,
             to_check=to_check,
             peers_by_path=dict(Counter(peer.identity.path for peer in self._connections)),

@@ -1,0 +1,45 @@
+"""When a torrent has shared enough, and which may run while queues are bounded.  Pure: numbers in, decisions out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from swarm.daemon.entry import Entry
+from swarm.daemon.options import Options
+
+
+def has_shared_enough(entry: Entry, options: Options, now: float) -> bool:
+    """Whether a limit of seeding is reached; asked of torrents that seed.  ``now`` is the trio time."""
+    wishes = entry.wishes
+    ratio = {"session": options.seed_ratio if options.seed_ratio_limited else None, "own": wishes.ratio, "none": None}
+    idle = {"session": options.seed_idle if options.seed_idle_limited else None, "own": wishes.idle, "none": None}
+    most, longest = ratio[wishes.ratio_mode], idle[wishes.idle_mode]
+    if most is not None and (entry.ratio or 0.0) >= most:
+        return True
+    return longest is not None and now - entry.stirred_at >= longest
+
+
+def allowed(queue: Iterable[Entry], options: Options, now: float) -> set[Entry]:
+    """Who may run, of the torrents that want to, given in the order of the queue.
+
+    Downloads and seeds have a queue each.  Who runs and is stalled takes no place; who was started past the queue does.
+    """
+    may: set[Entry] = set()
+    places = {
+        False: options.download_queue if options.download_queue_enabled else None,
+        True: options.seed_queue if options.seed_queue_enabled else None,
+    }
+    for entry in queue:
+        if not entry.wants_to_run:
+            continue
+        left = places[entry.done]
+        if left is None or entry.past_queue or _is_stalled(entry, options, now):
+            may.add(entry)
+        elif left > 0:
+            may.add(entry)
+            places[entry.done] = left - 1
+    return may
+
+
+def _is_stalled(entry: Entry, options: Options, now: float) -> bool:
+    return options.stalled_enabled and entry.torrent is not None and now - entry.stirred_at >= options.stalled_after

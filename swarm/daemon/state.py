@@ -1,0 +1,429 @@
+"""What the daemon keeps on disk: its torrents, what is wished of each, what was counted, and the order of the queue.
+
+    DIRECTORY/lock                    held while a daemon runs
+    DIRECTORY/session.json            options that were changed at run time, sums, the order of the queue
+    DIRECTORY/counters.json           what was counted of every torrent
+    DIRECTORY/torrents/HASH.torrent   as it was added (or HASH.magnet, until peers have sent the metadata)
+    DIRECTORY/torrents/HASH.json      where its files are, and what is wished of it
+
+A torrent is there if, and only if, its .torrent or .magnet is: that is written last and removed first.  Every file is
+replaced atomically.  What is damaged costs one warning: it is set aside as ``*.damaged``, and the rest is read.
+Which pieces are there is not kept here but in the resume files (`swarm.torrent.resume`).  Synchronous; runs in threads.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args
+
+from swarm.daemon.entry import Counters, LimitMode, Times, Wishes
+from swarm.daemon.options import Options
+from swarm.errors import MetainfoError, StorageError, SwarmError
+from swarm.torrent.magnet import Magnet, format_magnet, parse_magnet
+from swarm.torrent.metainfo import MAX_TORRENT_SIZE, Metainfo, encode_torrent, parse_torrent_untrusted
+
+MAX_JSON = 16 << 20
+"""Bytes read of a file of ours; the wishes of a million files take less."""
+
+VERSION = 1
+
+Warn = Callable[[str], object]
+
+
+class AlreadyRunningError(SwarmError):
+    """Another daemon has the state directory."""
+
+
+class DamagedError(Exception):
+    """A file is not what we have written; the argument says what is wrong with it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class KeptEntry:
+    """One torrent between runs."""
+
+    source: Metainfo | Magnet
+    directory: Path
+    times: Times
+    paused: bool = False
+    finished: bool = False
+    wishes: Wishes = field(default_factory=Wishes)
+    counters: Counters = field(default_factory=Counters)
+
+
+@dataclass(slots=True, kw_only=True)
+class KeptSession:
+    """The daemon between runs.  ``options`` holds only what was changed at run time, by name."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    order: list[bytes] = field(default_factory=list)
+    """Info-hashes, as they stand in the queue."""
+    uploaded: int = 0
+    downloaded: int = 0
+    files_added: int = 0
+    sessions: int = 0
+    seconds_active: float = 0.0
+
+
+class StateDirectory:
+    """The files beneath ``directory``.  StorageError for what cannot be written or, where it is ours alone, read."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._torrents = directory / "torrents"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other daemon out; AlreadyRunningError if one is in."""
+        path = self.directory / "lock"
+        try:
+            self._torrents.mkdir(parents=True, exist_ok=True, mode=0o700)  # it tells what we share
+            file = open(path, "ab+")  # noqa: SIM115 (closed below, once it is locked)
+        except OSError as error:
+            raise StorageError(f"cannot write {path}: {error.strerror}") from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                number = file.read(20).decode("ascii", "replace").strip()
+                process = f" (process {number})" if number.isdecimal() else ""
+                raise AlreadyRunningError(
+                    f"another daemon{process} is using {self.directory}; "
+                    "a second one needs a state directory of its own: set XDG_STATE_HOME"
+                ) from None
+            file.truncate(0)
+            file.write(b"%d\n" % os.getpid())
+            file.flush()
+            yield
+
+    # -- torrents ---------------------------------------------------------------------------------------------------
+
+    def load(self, default_directory: Path, now: float, warn: Warn) -> list[KeptEntry]:
+        """Every torrent, in the order of their names on disk; ``warn`` is told a sentence for each that is damaged."""
+        try:
+            names = sorted(os.listdir(self._torrents))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StorageError(f"cannot read {self._torrents}: {error.strerror}") from error
+        entries: dict[str, KeptEntry] = {}
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            if suffix in (".torrent", ".magnet") and stem not in entries:
+                try:
+                    entries[stem] = self._load_entry(name, stem, default_directory, now, warn)
+                except DamagedError as damage:
+                    self._set_aside(stem, suffix)
+                    warn(f"{self._torrents / name} is damaged and set aside: {damage}; add the torrent again")
+        self._sweep(names, entries)
+        self._load_counters(entries, warn)
+        return list(entries.values())
+
+    def _load_entry(self, name: str, stem: str, default_directory: Path, now: float, warn: Warn) -> KeptEntry:
+        source = _read_source(self._torrents / name)
+        if source.info_hash.hex() != stem:
+            raise DamagedError("it is another torrent than its name says")
+        path = self._torrents / f"{stem}.json"
+        try:
+            return _entry(source, _read_json(path))
+        except (DamagedError, FileNotFoundError):
+            self._set_aside(stem, ".json")
+            warn(
+                f"{path} is damaged or gone, and what it said of {source.name or stem} is lost: the torrent is "
+                f"stopped, its data expected in {default_directory}"
+            )
+            return KeptEntry(source=source, directory=default_directory, times=Times(added_at=now), paused=True)
+
+    def _load_counters(self, entries: Mapping[str, KeptEntry], warn: Warn) -> None:
+        path = self.directory / "counters.json"
+        try:
+            document = _read_json(path)
+            counters = {
+                stem: _counters(values)
+                for stem, values in _typed(document, "torrents", dict).items()
+                if stem in entries and isinstance(values, dict)
+            }
+        except FileNotFoundError:
+            return
+        except DamagedError as damage:
+            os.replace(path, path.with_suffix(".damaged"))
+            warn(f"{path} is damaged and set aside: {damage}; what was sent and received so far counts from 0 again")
+            return
+        for stem, each in counters.items():
+            entries[stem].counters = each
+
+    def save_counters(self, counters: Mapping[bytes, Mapping[str, Any]]) -> None:
+        """Keep the counters of all torrents, each as `dataclasses.asdict` gives them, by info-hash."""
+        torrents = {info_hash.hex(): values for info_hash, values in counters.items()}
+        self._write(self.directory / "counters.json", _as_json({"version": VERSION, "torrents": torrents}, indent=None))
+
+    def save_source(self, source: Metainfo | Magnet) -> None:
+        """Keep the torrent itself; with this it is there.  Its metadata replaces the link."""
+        stem = source.info_hash.hex()
+        if isinstance(source, Magnet):
+            self._write(self._torrents / f"{stem}.magnet", format_magnet(source).encode() + b"\n")
+            return
+        self._write(self._torrents / f"{stem}.torrent", encode_torrent(source))
+        self._unlink(f"{stem}.magnet")
+
+    def save_entry(self, info_hash: bytes, document: Mapping[str, Any]) -> None:
+        """Keep what `entry_document` made."""
+        self._write(self._torrents / f"{info_hash.hex()}.json", _as_json(document))
+
+    def forget(self, info_hash: bytes) -> None:
+        """The torrent is removed."""
+        for suffix in (".torrent", ".magnet", ".json"):
+            self._unlink(f"{info_hash.hex()}{suffix}")
+
+    # -- the session ------------------------------------------------------------------------------------------------
+
+    def load_session(self, warn: Warn) -> KeptSession:
+        """What was kept of the session; with a warning a fresh one if that is damaged."""
+        path = self.directory / "session.json"
+        try:
+            return _session(_read_json(path))
+        except FileNotFoundError:
+            return KeptSession()
+        except DamagedError as damage:
+            os.replace(path, path.with_suffix(".damaged"))
+            warn(f"{path} is damaged and set aside: {damage}; options changed at run time are lost")
+            return KeptSession()
+
+    def save_session(self, kept: KeptSession) -> None:
+        document = asdict(kept) | {"version": VERSION, "order": [info_hash.hex() for info_hash in kept.order]}
+        self._write(self.directory / "session.json", _as_json(document))
+
+    # -- files ------------------------------------------------------------------------------------------------------
+
+    def _write(self, path: Path, content: bytes) -> None:
+        """Replace the file at once and durably."""
+        fresh = path.with_name(path.name + ".new")
+        try:
+            with open(fresh, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(fresh, path)
+        except OSError as error:
+            raise StorageError(f"cannot save {path}: {error.strerror}") from error
+
+    def _unlink(self, name: str) -> None:
+        path = self._torrents / name
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StorageError(f"cannot remove {path}: {error.strerror}") from error
+
+    def _set_aside(self, stem: str, suffix: str) -> None:
+        path = self._torrents / f"{stem}{suffix}"
+        if path.exists():
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+
+    def _sweep(self, names: list[str], entries: Mapping[str, KeptEntry]) -> None:
+        """Remove what a crash between two writes has left."""
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            superseded = suffix == ".magnet" and f"{stem}.torrent" in names
+            if superseded or suffix == ".new" or (suffix == ".json" and stem not in entries):
+                self._unlink(name)
+
+
+def entry_document(kept: KeptEntry) -> dict[str, Any]:
+    """Plain values for JSON; `_entry` reads them back."""
+    wishes = asdict(kept.wishes)
+    wishes.update({name: sorted(value) for name, value in wishes.items() if isinstance(value, frozenset)})
+    return {
+        "version": VERSION,
+        "name": kept.source.name,  # for people who look into the file
+        "directory": os.fspath(kept.directory),
+        "paused": kept.paused,
+        "finished": kept.finished,
+        "times": asdict(kept.times),
+        "wishes": wishes,
+    }
+
+
+def _entry(source: Metainfo | Magnet, document: Mapping[str, Any]) -> KeptEntry:
+    return KeptEntry(
+        source=source,
+        directory=_path(document, "directory"),
+        paused=_typed(document, "paused", bool),
+        finished=_typed(document, "finished", bool),
+        times=_times(_typed(document, "times", dict)),
+        wishes=_wishes(_typed(document, "wishes", dict)),
+    )
+
+
+def _session(document: Mapping[str, Any]) -> KeptSession:
+    order = _typed(document, "order", list)
+    try:
+        hashes = [bytes.fromhex(text) for text in order]
+    except (TypeError, ValueError):
+        raise DamagedError("no valid order") from None
+    return KeptSession(
+        options=_options(_typed(document, "options", dict)),
+        order=hashes,
+        uploaded=_count(document, "uploaded"),
+        downloaded=_count(document, "downloaded"),
+        files_added=_count(document, "files_added"),
+        sessions=_count(document, "sessions"),
+        seconds_active=_seconds(document, "seconds_active"),
+    )
+
+
+def _options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `Options` that were kept; what another version knew is passed over."""
+    return {each.name: _READERS[str(each.type)](values, each.name) for each in fields(Options) if each.name in values}
+
+
+def _times(values: Mapping[str, Any]) -> Times:
+    optional = {
+        name: None if values.get(name) is None else _seconds(values, name)
+        for name in ("done_at", "started_at", "edited_at")
+    }
+    return Times(added_at=_seconds(values, "added_at"), **optional)
+
+
+def _counters(values: Mapping[str, Any]) -> Counters:
+    return Counters(
+        uploaded=_count(values, "uploaded"),
+        downloaded=_count(values, "downloaded"),
+        corrupt=_count(values, "corrupt"),
+        seconds_downloading=_seconds(values, "seconds_downloading"),
+        seconds_seeding=_seconds(values, "seconds_seeding"),
+        activity_at=None if values.get("activity_at") is None else _seconds(values, "activity_at"),
+    )
+
+
+def _wishes(values: Mapping[str, Any]) -> Wishes:
+    return Wishes(
+        labels=tuple(_texts(values.get("labels"), "labels")),
+        unwanted=_indices(values, "unwanted"),
+        high=_indices(values, "high"),
+        low=_indices(values, "low"),
+        download_rate=_count(values, "download_rate"),
+        download_limited=_typed(values, "download_limited", bool),
+        upload_rate=_count(values, "upload_rate"),
+        upload_limited=_typed(values, "upload_limited", bool),
+        honours_session_limits=_typed(values, "honours_session_limits", bool),
+        bandwidth_priority=max(-1, min(1, _typed(values, "bandwidth_priority", int))),
+        peer_limit=None if values.get("peer_limit") is None else _count(values, "peer_limit"),
+        ratio_mode=_mode(values, "ratio_mode"),
+        ratio=_seconds(values, "ratio"),
+        idle_mode=_mode(values, "idle_mode"),
+        idle=_seconds(values, "idle"),
+        trackers=_tiers(values.get("trackers")),
+    )
+
+
+def _tiers(value: object) -> tuple[tuple[str, ...], ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise DamagedError("no valid trackers")
+    return tuple(tuple(_texts(tier, "trackers")) for tier in value)
+
+
+def _texts(value: object, name: str) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise DamagedError(f"no valid {name}")
+    return value
+
+
+def _indices(values: Mapping[str, Any], name: str) -> frozenset[int]:
+    value = _typed(values, name, list)
+    if not all(isinstance(index, int) and index >= 0 for index in value):
+        raise DamagedError(f"no valid {name}")
+    return frozenset(value)
+
+
+def _mode(values: Mapping[str, Any], name: str) -> LimitMode:
+    value = values.get(name)
+    for mode in get_args(LimitMode):
+        if value == mode:
+            known: LimitMode = mode
+            return known
+    raise DamagedError(f"no valid {name}")
+
+
+def _count(values: Mapping[str, Any], name: str) -> int:
+    value: int = _typed(values, name, int)
+    if value < 0:
+        raise DamagedError(f"no valid {name}")
+    return value
+
+
+def _seconds(values: Mapping[str, Any], name: str) -> float:
+    value = values.get(name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e15:
+        raise DamagedError(f"no valid {name}")
+    return float(value)
+
+
+def _path(values: Mapping[str, Any], name: str) -> Path:
+    path = _typed(values, name, str)
+    if not os.path.isabs(path) or "\0" in path:
+        raise DamagedError(f"no valid {name}")
+    return Path(path)
+
+
+def _typed(values: Mapping[str, Any], name: str, kind: type) -> Any:
+    value = values.get(name)
+    if type(value) is not kind:
+        raise DamagedError(f"no valid {name}")
+    return value
+
+
+def _read_source(path: Path) -> Metainfo | Magnet:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_TORRENT_SIZE + 1)
+        if path.suffix == ".magnet":
+            return parse_magnet(data.decode("utf-8", "replace"))
+        return parse_torrent_untrusted(data)
+    except OSError as error:
+        raise DamagedError(f"it cannot be read: {error.strerror}") from None
+    except MetainfoError as error:
+        raise DamagedError(str(error)) from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """FileNotFoundError only where it is; DamagedError for everything else."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_JSON + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DamagedError(f"it cannot be read: {error.strerror}") from None
+    if len(data) > MAX_JSON:
+        raise DamagedError("too large")
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        raise DamagedError("no JSON") from None
+    if not isinstance(document, dict) or document.get("version") != VERSION:
+        raise DamagedError("written by another version")
+    return document
+
+
+def _as_json(document: Mapping[str, Any], *, indent: int | None = 1) -> bytes:
+    """ASCII, so that a directory whose name is no UTF-8 comes back as it was."""
+    return json.dumps(document, indent=indent, default=os.fspath).encode("ascii") + b"\n"
+
+
+_READERS: dict[str, Callable[[Mapping[str, Any], str], Any]] = {
+    "bool": lambda values, name: _typed(values, name, bool),
+    "int": _count,
+    "float": _seconds,
+    "Path": _path,
+    "Tiers": lambda values, name: _tiers(values[name]) or (),
+}
+"""How an option is read, by its type."""
