@@ -6,7 +6,6 @@ no proxies and no time-outs: callers use cancel scopes.
 
 from __future__ import annotations
 
-import functools
 import re
 import ssl
 import zlib
@@ -23,6 +22,7 @@ from swarm.endpoint import Endpoint, normalise_host
 from swarm.errors import RemoteError
 from swarm.net.happy_eyeballs import dial_first, interleave_families
 from swarm.net.network import Network, Stream
+from swarm.net.secured import TrioStream, system_trust, tls_failure
 
 USER_AGENT = f"swarm/{__version__}"
 
@@ -229,11 +229,11 @@ async def _exchange(
     max_body: int,
     tls: ssl.SSLContext | None,
 ) -> Response:
-    transport: trio.abc.Stream = _Transport(stream)
+    transport: trio.abc.Stream = TrioStream(stream)
     try:
         if target.scheme == "https":
             secured = trio.SSLStream(
-                transport, tls or _system_trust(), server_hostname=target.host, https_compatible=True
+                transport, tls or system_trust(), server_hostname=target.host, https_compatible=True
             )
             await secured.do_handshake()
             transport = secured
@@ -243,23 +243,12 @@ async def _exchange(
 
 
 def _broken(error: trio.BrokenResourceError) -> HttpError:
-    """trio wraps TLS alerts and certificate errors; tell them from a lost connection."""
-    cause = error.__cause__
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return HttpError("tls-failed", f"certificate refused: {cause.verify_message}")
-    if isinstance(cause, ssl.SSLError):
-        return HttpError("tls-failed", cause.reason or str(cause))
-    return HttpError("connection-lost", str(error))
+    failure = tls_failure(error)
+    return HttpError("connection-lost", str(error)) if failure is None else HttpError("tls-failed", failure)
 
 
 def _words(error: OSError) -> str:
     return error.strerror or str(error)
-
-
-@functools.cache
-def _system_trust() -> ssl.SSLContext:
-    """Loaded on the first https request (some 30 ms), not at import."""
-    return ssl.create_default_context()
 
 
 class _Exchange:
@@ -364,22 +353,3 @@ class _Body:
         if self._inflater is not None and self._data and not self._inflater.eof:
             raise HttpError("bad-encoding", "compressed body cut short")
         return bytes(self._data)
-
-
-class _Transport(trio.abc.Stream):
-    """Our `Stream` as a `trio.abc.Stream`, which `trio.SSLStream` insists on."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
