@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ import trio
 
 from dht.config import DhtConfig
 from dht.results import NodeStatistics
+from swarm.bitfield import Bitfield
 from swarm.config import Config
 from swarm.connect.acceptor import Acceptor
 from swarm.connect.dial import NotingDials
@@ -52,6 +53,7 @@ from swarm.stats.fold import Stats
 from swarm.stats.snapshot import Snapshot
 from swarm.torrent.admission import Admission
 from swarm.torrent.disk import Runner, threads
+from swarm.torrent.examine import examine
 from swarm.torrent.lent import Lent
 from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Metainfo
@@ -86,6 +88,8 @@ class Node:
         """The same with its sockets; None while offline."""
         self.torrents: dict[bytes, Torrent] = {}
         self.opened_at = trio.current_time()
+        self.max_connections = config.max_connections
+        """Connections of all torrents together; may be changed."""
         self.stats = Stats()
         self._udp: dict[Family, UdpPort] = {}  # while online
         self._checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
@@ -216,6 +220,24 @@ class Node:
         finally:
             del self.torrents[torrent.info_hash]
             del self._obfuscated[hash_of_torrent(torrent.info_hash)]
+
+    def set_rates(self, download: int, upload: int) -> None:
+        """Move no more than so many bytes a second, all torrents together; 0 is unlimited."""
+        now = trio.current_time()
+        self._lent.download_limit.set_rate(download, now)
+        self._lent.upload_limit.set_rate(upload, now)
+        for torrent in self.torrents.values():
+            torrent.limits_changed()
+
+    async def examine(
+        self, metainfo: Metainfo, directory: str | os.PathLike[str], progress: Callable[[int, int], object]
+    ) -> Bitfield:
+        """The pieces of a torrent that does not run which are on disk and right, every one hashed; kept for its start.
+
+        ``progress`` is told how many were looked at, of how many, once its turn has come.  Raises StorageError.
+        """
+        async with self._checks:
+            return await examine(metainfo, Path(directory), self._lent, self.emit, progress)
 
     def events(self, capacity: int = 1000) -> AbstractAsyncContextManager[AsyncIterator[tuple[float, Event]]]:
         """Facts from now on, as ``(trio time, event)``; see `EventBus.subscribe`."""
@@ -418,7 +440,7 @@ class Node:
 
     def _room(self) -> int:
         """How many more connections the node takes."""
-        return self.config.max_connections - sum(len(torrent.connections) for torrent in self.torrents.values())
+        return self.max_connections - sum(len(torrent.connections) for torrent in self.torrents.values())
 
     def _announced_port(self, family: Family) -> int:
         return self.standing.port_to_announce(ipv6=family == 6)

@@ -323,6 +323,11 @@ class PeerConnection:
         """Ask for more if there is room in the pipeline and something to ask for."""
         self.send(self.downloader.refill(trio.current_time()))
 
+    def reconsider(self) -> None:
+        """Other pieces are wanted now."""
+        self.send(self.downloader.reconsider())
+        self.refill()
+
     # -- reading ----------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:

@@ -43,6 +43,7 @@ FLOORS: dict[str, int] = {
     "swarm.torrent.lent": 4,
     "swarm.torrent.beginning": 4,
     "swarm.torrent.content": 4,
+    "swarm.torrent.examine": 4,
     "swarm.torrent.extensions": 4,
     "swarm.torrent.gossip": 4,
     "swarm.torrent.meetings": 4,

@@ -296,7 +296,7 @@ async def test_files_are_selected_once_it_is_known_what_there_is(
             assert torrents[0].statistics().total == 0
             with trio.fail_after(LIMIT), pytest.raises(UsageError, match="not these"):
                 await torrents[1].wait_complete()
-            with trio.fail_after(LIMIT), pytest.raises(UsageError, match="1 files"):
+            with trio.fail_after(LIMIT), pytest.raises(UsageError, match="1 file"):
                 await torrents[2].wait_complete()
 
 

@@ -91,6 +91,17 @@ class Tiers:
         if tier:
             self._tiers.append(tier)
 
+    def replace(self, tiers: Sequence[Sequence[str]]) -> list[Tracker]:
+        """Have these tiers instead; what is known of a tracker that stays is kept.  Those that are out now."""
+        before = {tracker.url: tracker for tracker in self}
+        self._tiers, self._known = [], set()
+        for urls in tiers:
+            self.add_tier(urls)
+        self._tiers = [[before.pop(tracker.url, tracker) for tracker in tier] for tier in self._tiers]
+        for tier in self._tiers:
+            tier.sort(key=lambda tracker: tracker.state != "working")
+        return list(before.values())
+
     def due(self, now: float) -> list[Tracker]:
         """The trackers to announce to now: at most one of each tier, none of a tier where one is under way."""
         candidates = (_candidate(tier, now) for tier in self._tiers)
@@ -101,10 +112,11 @@ class Tiers:
         return min((_tier_due(tier) for tier in self._tiers), default=math.inf)
 
     def answered(self, tracker: Tracker, event: AnnounceEvent, reply: AnnounceReply, now: float) -> None:
-        """``tracker`` accepted an announce that said ``event``."""
-        tier = next(tier for tier in self._tiers if tracker in tier)
-        tier.remove(tracker)
-        tier.insert(0, tracker)
+        """``tracker`` accepted an announce that said ``event``; it may have been taken out meanwhile."""
+        for tier in self._tiers:
+            if tracker in tier:
+                tier.remove(tracker)
+                tier.insert(0, tracker)
         tracker.state = "working"
         tracker.failures = 0
         tracker.last_error = ""

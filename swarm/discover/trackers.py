@@ -216,11 +216,22 @@ class TrackerSource:
         self._counters = counters
         self._found = found
         self._key = announcer.rng.getrandbits(32)
-        self._scopes: set[trio.CancelScope] = set()
+        self._scopes: dict[Tracker, trio.CancelScope] = {}
 
     def add_tier(self, urls: Sequence[str]) -> None:
         """More trackers, learnt later (the metadata of a magnet link); known ones are left out."""
         self.tiers.add_tier(urls)
+        self._announcer.reschedule(self)
+
+    async def replace(self, tiers: Sequence[Sequence[str]]) -> None:
+        """Announce to these trackers from now on; those that are out are told that we leave, as by `stop`."""
+        gone = self.tiers.replace(tiers)
+        self._announcer.reschedule(self)
+        await self._leave_all(gone)
+
+    def announce_again(self) -> None:
+        """The user asks: announce as soon as the minimum intervals allow, also to trackers that failed."""
+        self.tiers.network_changed(trio.current_time())
         self._announcer.reschedule(self)
 
     def want_more(self) -> None:
@@ -239,10 +250,14 @@ class TrackerSource:
         Bounded by the caller's cancel scope (trackers forget us anyway, if later); what they answer is ignored.
         """
         self._announcer.remove(self)
-        for scope in self._scopes:
-            scope.cancel()
+        await self._leave_all(list(self.tiers))
+
+    async def _leave_all(self, trackers: Sequence[Tracker]) -> None:
+        for tracker in trackers:
+            if (scope := self._scopes.get(tracker)) is not None:
+                scope.cancel()
         async with trio.open_nursery() as nursery:
-            for tracker in self.tiers:
+            for tracker in trackers:
                 if tracker.started:
                     nursery.start_soon(self._leave, tracker)
 
@@ -266,13 +281,13 @@ class TrackerSource:
         """One announce from every address family, and what follows from it.  For the announcer."""
         tracker.under_way = True
         with trio.CancelScope() as scope:
-            self._scopes.add(scope)
+            self._scopes[tracker] = scope
             try:
                 outcome = await self._announce(tracker)
                 if outcome is not None:
                     self._failed(tracker, outcome)
             finally:
-                self._scopes.discard(scope)
+                del self._scopes[tracker]
                 tracker.under_way = False
         self._announcer.reschedule(self)
 

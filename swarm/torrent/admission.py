@@ -107,6 +107,8 @@ class Admission:
         self._known: dict[PeerConnection, KnownPeer] = {}
         self._told: dict[PeerConnection, int] = {}
         self._spares = Spares()
+        self.max_peers = lent.config.max_peers
+        """Connections that the torrent may have."""
         self._turnover_at = 0.0
 
     def open(self, inside: Inside) -> None:
@@ -210,7 +212,7 @@ class Admission:
     @property
     def is_full(self) -> bool:
         """Whether the torrent has as many connections as it may."""
-        return self._connections.standing >= self._lent.config.max_peers
+        return self._connections.standing >= self.max_peers
 
     def shoot(self, at: Endpoint, introducer: Endpoint) -> None:
         """An introducer says that a peer dials us at this moment: dial it, too."""
@@ -300,7 +302,7 @@ class Admission:
             self._connections,
             newcomer.endpoint,
             trio.current_time(),
-            most=self._lent.config.max_peers,
+            most=self.max_peers,
             priority=self.peers.priority,
         )
         if loser is None:

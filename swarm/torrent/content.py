@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 from swarm.bitfield import Bitfield
@@ -16,18 +16,18 @@ from swarm.torrent.storage import Storage
 
 
 class Content:
-    """The data of one torrent.  ``select`` are the file indices to fetch, None for all (ValueError for a wrong one)."""
+    """The data of one torrent; ``selection`` is what is wanted of it, and may be replaced."""
 
     def __init__(
         self,
         metainfo: Metainfo,
         directory: Path,
         lent: Lent,
-        select: Collection[int] | None,
+        selection: Selection,
         warn: Callable[[str], None],
     ) -> None:
         self.metainfo = metainfo
-        self.selection = Selection(metainfo, select)
+        self.selection = selection
         self.disk = Disk(
             Storage(directory, metainfo, handles=lent.handles, preallocate=lent.config.preallocate),
             runner=lent.runner,
@@ -42,18 +42,20 @@ class Content:
         """Bytes of pieces that were wrong."""
         return self.disk.statistics().pieces_failed * self.metainfo.piece_length
 
-    async def check(self) -> Bitfield:
-        """The pieces that are on disk and right; those that resume data vouches for are not hashed again.
+    async def check(self, *, anew: bool = False, progress: Callable[[int, int], object] | None = None) -> Bitfield:
+        """The pieces that are on disk and right; what resume data vouches for is not hashed again, unless ``anew``.
 
-        Raises StorageError.
+        ``progress`` is told how many were looked at, of how many.  Raises StorageError.
         """
-        have, doubtful = await self.keeping.recall()
-        self.checking = (0, len(doubtful))
+        have, doubtful = await self.keeping.recall(anew=anew)
 
-        def progress(looked_at: int, found: Bitfield) -> None:
-            self.checking = (looked_at, len(doubtful))
+        def looked(count: int, found: Bitfield | None = None) -> None:
+            self.checking = (count, len(doubtful))
+            if progress is not None:
+                progress(*self.checking)
 
-        for index in await self.disk.check(doubtful, progress):
+        looked(0)
+        for index in await self.disk.check(doubtful, looked):
             have.add(index)
         await self.disk.prepare(self.selection.files)
         await self.keeping.save(have, self.keeping.before, self.keeping.peers, clean=False)

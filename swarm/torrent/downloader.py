@@ -186,6 +186,10 @@ class Downloader:
         pipeline.sent(len(blocks), now)
         return encode_requests(blocks)
 
+    def reconsider(self) -> bytes:
+        """Other pieces are wanted now: our interest if it changed."""
+        return self._interest() if self._joined else b""
+
     def cancelled(self, index: int, begin: int, now: float) -> bool:
         """Whether the request was outstanding, so that a cancel is worth sending.
 

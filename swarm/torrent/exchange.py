@@ -29,6 +29,7 @@ from swarm.torrent.downloader import Copies
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.openpiece import Block
 from swarm.torrent.picker import Picker
+from swarm.torrent.selection import Selection
 from swarm.wire.extended import ExtendedHandshake
 from swarm.wire.messages import Block as BlockRange
 
@@ -55,21 +56,28 @@ class Keeper(Protocol):
     def dht_node_told(self, peer: PeerConnection, port: int) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Limits:
-    """Token buckets that a torrent's bytes pass through: the node's and its own."""
+    """Token buckets that a torrent's bytes pass through: the node's, then its own."""
 
-    download: tuple[TokenBucket, ...]
-    upload: tuple[TokenBucket, ...]
+    download: tuple[TokenBucket, TokenBucket]
+    upload: tuple[TokenBucket, TokenBucket]
+    alone: bool = False
+    """The node's do not hold for this torrent."""
 
     @property
     def downloading(self) -> tuple[TokenBucket, ...]:
         """Those that limit anything."""
-        return tuple(bucket for bucket in self.download if bucket.rate)
+        return tuple(bucket for bucket in self.download[self.alone :] if bucket.rate)
 
     @property
     def uploading(self) -> tuple[TokenBucket, ...]:
-        return tuple(bucket for bucket in self.upload if bucket.rate)
+        return tuple(bucket for bucket in self.upload[self.alone :] if bucket.rate)
+
+    @property
+    def upload_rate(self) -> float:
+        """The lowest in force, 0 without one."""
+        return min((bucket.rate for bucket in self.uploading), default=0)
 
 
 class Exchange:
@@ -121,6 +129,19 @@ class Exchange:
     def seeding(self) -> bool:
         """Whether everything wanted is there."""
         return not self.picker.wanted_left
+
+    def choose(self, selection: Selection) -> None:
+        """Fetch these pieces from now on, and no others."""
+        cancels = self.picker.set_wanted(selection.pieces, high=selection.high, low=selection.low)
+        for peer, block in cancels:
+            assert isinstance(peer, PeerConnection)
+            peer.cancel(*block)
+        for each in self.connections:
+            each.reconsider()
+
+    def limits_changed(self) -> None:
+        """How many are unchoked at once depends on the rate that they share."""
+        self._choker.set_slots(self._config.upload_slots, self._limits.upload_rate)
 
     def tick(self, now: float) -> None:
         """Once a second while there are connections, after theirs."""

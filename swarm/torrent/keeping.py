@@ -54,8 +54,11 @@ class Keeping:
     _next_save: float = 0.0
     _lock: trio.Lock = field(default_factory=trio.Lock)
 
-    async def recall(self) -> tuple[Bitfield, list[int]]:
-        """The pieces to trust, and those to hash, by what was kept and what is on disk; see `pieces_in_doubt`."""
+    async def recall(self, *, anew: bool = False) -> tuple[Bitfield, list[int]]:
+        """The pieces to trust, and those to hash, by what was kept and what is on disk; see `pieces_in_doubt`.
+
+        ``anew`` trusts none.
+        """
         kept = None
         if self.directory is not None:
             path = resume_path(self.directory, self.metainfo.info_hash)
@@ -68,7 +71,7 @@ class Keeping:
             self.before = Totals(kept.downloaded, kept.uploaded)
             self.peers = kept.peers
             self._added_at, self._completed_at = kept.added_at, kept.completed_at
-            if kept.directory != self.disk.storage.directory:
+            if anew or kept.directory != self.disk.storage.directory:
                 kept = None  # other files than those it speaks of
         return pieces_in_doubt(kept, self.metainfo, await self.disk.existing())
 

@@ -25,10 +25,12 @@ class Sources:
         self._dht: DhtTorrent | None = None
         self._local: LocalSource | None = None
         self._private = False
+        self._instead: Tiers | None = None
 
     def start(self, trackers: Tiers, nodes: Nodes = (), *, private: bool) -> None:
         """Ask for peers from now on.  Started already, for a magnet link, it takes in what the metadata added."""
         lent = self._lent
+        trackers = trackers if self._instead is None else self._instead
         if private:
             self.become_private()
         if self._trackers is not None:
@@ -48,6 +50,18 @@ class Sources:
             self._dht = lent.dht.add(self._info_hash, self._found, nodes=nodes)
         if lent.local is not None and self._local is None:
             self._local = lent.local.add(self._info_hash, self._found)
+
+    async def set_trackers(self, tiers: Tiers) -> None:
+        """Ask these trackers instead of the torrent's own.  Those left are told so, in the caller's cancel scope."""
+        self._instead = tiers
+        if self._trackers is not None:
+            await self._trackers.replace(tiers)
+
+    def ask_again(self) -> None:
+        """The user asks for peers: whatever failed is tried again, too."""
+        if self._trackers is not None:
+            self._trackers.announce_again()
+        self.want_more()
 
     async def stop(self) -> None:
         """Ask nobody any more.  Trackers are told, for as long as the caller's cancel scope allows."""

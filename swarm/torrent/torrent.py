@@ -8,7 +8,7 @@ peers are reached is `swarm.connect`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -42,6 +42,7 @@ from swarm.torrent.meetings import Meetings
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.metasource import MetadataSource
 from swarm.torrent.picker import Picker
+from swarm.torrent.selection import Selection
 from swarm.torrent.sources import Sources
 from swarm.torrent.uploader import MAX_QUEUED
 from swarm.wire.extended import ExtendedHandshake
@@ -113,6 +114,8 @@ class Torrent:
         self._lent = lent
         self._config = lent.config
         self._select = select
+        self._high: Collection[int] = ()
+        self._low: Collection[int] = ()
         self._manual = tuple(peers)
         self._limits = Limits(
             (lent.download_limit, TokenBucket(download_rate)), (lent.upload_limit, TokenBucket(upload_rate))
@@ -206,7 +209,8 @@ class Torrent:
         for peer in self._connections:
             silent = fall_silent(peer) if metainfo.private else {}
             peer.tell(ExtendedHandshake(m=peer.extensions.m | silent, metadata_size=len(metainfo.info_bytes)))
-        self._content = Content(metainfo, self.directory, self._lent, select, self._warn)
+        selection = Selection(metainfo, select, high=self._high, low=self._low)
+        self._content = Content(metainfo, self.directory, self._lent, selection, self._warn)
         self.state = "queued"
         self._learnt.set()
 
@@ -231,12 +235,13 @@ class Torrent:
         """The data is known: exchange pieces from now on."""
         metainfo, lent = content.metainfo, self._lent
         picker = Picker(metainfo.piece_count, metainfo.piece_length, metainfo.total_size, have, lent.rng, lent.memory)
-        picker.set_wanted(content.selection.pieces)
+        selection = content.selection
+        picker.set_wanted(selection.pieces, high=selection.high, low=selection.low)
         self._exchange = Exchange(
             metainfo,
             picker,
             content.disk,
-            Choker(lent.rng, slots=self._config.upload_slots, upload_limit=self._config.upload_rate),
+            Choker(lent.rng, slots=self._config.upload_slots, upload_limit=self._limits.upload_rate),
             self,
             self._connections,
             config=self._config,
@@ -280,6 +285,61 @@ class Torrent:
                 await self._save(exchange, content, clean=True)
         finally:
             content.disk.release()
+
+    # -- while it runs ----------------------------------------------------------------------------------------------
+
+    def choose(self, select: Select, *, high: Collection[int] = (), low: Collection[int] = ()) -> None:
+        """Fetch these files from now on, ``high`` before the others and ``low`` after them; given by their indices.
+
+        What is there of a file that is not wanted any more stays, and is shared.  ValueError for a file that a known
+        torrent does not have: then nothing changes.
+        """
+        if (content := self._content) is not None:
+            files = select(content.metainfo) if callable(select) else select
+            content.selection = Selection(content.metainfo, files, high=high, low=low)
+        self._select, self._high, self._low = select, high, low
+        if content is not None and self._exchange is not None and self.state in ("downloading", "seeding"):
+            self._exchange.choose(content.selection)
+            self._lent.work.start_soon(self._prepare, content)
+            self._wanted_changed(self._exchange, content)
+
+    def _wanted_changed(self, exchange: Exchange, content: Content) -> None:
+        if exchange.picker.wanted_left and self.state == "seeding":
+            self.state = "downloading"
+            self._settled = trio.Event()
+            self._lent.dialer.wake()
+            self._sources.want_more()
+        elif not exchange.picker.wanted_left and self.state == "downloading":
+            self.state = "seeding"
+            content.keeping.completed()
+            self._settled.set()
+
+    async def _prepare(self, content: Content) -> None:
+        try:
+            await content.disk.prepare(content.selection.files)
+        except StorageError as error:
+            self.storage_failed(error)
+
+    def set_rates(self, download: int, upload: int, *, alone: bool = False) -> None:
+        """Move no more than so many bytes a second, 0 unlimited; ``alone`` lifts the node's limits for this torrent."""
+        now = trio.current_time()
+        self._limits.download[1].set_rate(download, now)
+        self._limits.upload[1].set_rate(upload, now)
+        self._limits.alone = alone
+        self.limits_changed()
+
+    def limits_changed(self) -> None:
+        """The node's limits are others now."""
+        if self._exchange is not None:
+            self._exchange.limits_changed()
+
+    async def set_trackers(self, tiers: Sequence[Sequence[str]]) -> None:
+        """Announce to these instead of those that the torrent names.  Those left are told so, in this cancel scope."""
+        await self._sources.set_trackers(tiers)
+
+    def ask_for_peers(self) -> None:
+        """Ask every source again, as soon as it allows."""
+        self._sources.ask_again()
 
     def tick(self, now: float) -> None:
         """Once a second, by the node."""
