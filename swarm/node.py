@@ -134,7 +134,7 @@ class Node:
         self._local: LocalDiscovery | None = None
         if config.lsd and not alone:
             self._local = LocalDiscovery(self._network, port=lambda: self.port or 0, rng=rng, emit=self.emit)
-        self._shot_ports = ShotPorts(self._network, rng)
+        self._shot_ports = ShotPorts(self._network, rng, keepalive=self.standing.nat_tests.keep_alive)
         self._second_ports = SecondPorts(self._network)
         self._lent = Lent(
             config=config,
@@ -405,7 +405,9 @@ class Node:
         if self._local is not None:
             nursery.start_soon(self._local.run)
         nursery.start_soon(
-            self.standing.run, {family: port.stun for family, port in opened.items() if port.stun is not None}
+            self.standing.run,
+            {family: port.stun for family, port in opened.items() if port.stun is not None},
+            {family: port.mapping_tests for family, port in opened.items()},
         )
         return {family: port.utp for family, port in opened.items() if port.utp is not None}
 
@@ -421,6 +423,7 @@ class Node:
             stun=bool(self.config.stun),
             on_received=self.standing.strangers.udp_received,
             on_sending=self.standing.strangers.udp_sending,
+            utp_keepalive=self.standing.nat_tests.keep_alive,
         )
 
     def _drop_connections(self, reason: str) -> None:

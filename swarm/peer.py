@@ -155,6 +155,7 @@ class PeerConnection:
         self.rate_down = self.rate_up = 0.0
         self._measured = (now, 0, 0)
         self._stream = stream
+        self._over_tcp = identity.path in ("tcp", "tcp-punched")
         self._received = received
         self._scope = trio.CancelScope()
         self._outbox = bytearray()
@@ -232,8 +233,11 @@ class PeerConnection:
         """Seconds to the peer and back; None where the stream does not tell."""
         return self._stream.round_trip() if isinstance(self._stream, TellsRoundTrip) else None
 
-    def tick(self, now: float, idle_timeout: float) -> None:
-        """Once a second: time-outs, snubbing, keep-alive."""
+    def tick(self, now: float, idle_timeout: float, mapping_keep_alive: float = KEEP_ALIVE_AFTER) -> None:
+        """Once a second: time-outs, snubbing, keep-alive.
+
+        ``mapping_keep_alive`` is the silence in seconds that our NAT bears; over µTP the stream itself sees to that.
+        """
         self._measure(now)
         self._claimed = self._handshakes = self._extended = 0
         if now - self.received_at > idle_timeout:
@@ -242,7 +246,7 @@ class PeerConnection:
         if now - self._sending_since > idle_timeout:
             self.close("not-reading")
             return
-        self.keep_alive(now, KEEP_ALIVE_AFTER)
+        self.keep_alive(now, min(mapping_keep_alive, KEEP_ALIVE_AFTER) if self._over_tcp else KEEP_ALIVE_AFTER)
         self.send(self.downloader.tick(now))
         self.extensions.tick(now)
 
@@ -319,14 +323,14 @@ class PeerConnection:
         if self.downloader.cancelled(index, begin, trio.current_time()):
             self.send(Cancel(index, begin, length).encode())
 
-    def refill(self) -> None:
-        """Ask for more if there is room in the pipeline and something to ask for."""
-        self.send(self.downloader.refill(trio.current_time()))
-
     def reconsider(self) -> None:
         """Other pieces are wanted now."""
         self.send(self.downloader.reconsider())
         self.refill()
+
+    def refill(self) -> None:
+        """Ask for more if there is room in the pipeline and something to ask for."""
+        self.send(self.downloader.refill(trio.current_time()))
 
     # -- reading ----------------------------------------------------------------------------------------------------
 

@@ -70,6 +70,7 @@ class Connection:
         "_expires_at",
         "_host",
         "_initiator",
+        "_keepalive",
         "_keepalive_at",
         "_keepalive_due",
         "_last_reack",
@@ -98,6 +99,7 @@ class Connection:
         self._bytes_out = 0
         self._starved = False  # the application offered more than fitted
         self._closing = False  # nobody reads any more
+        self._keepalive = host.keepalive(path.remote)
         self._keepalive_due = False
         self._keepalive_at = NEVER
         self._last_reack = -REACK_INTERVAL
@@ -373,7 +375,7 @@ class Connection:
         outgoing, more = channel.datagrams_to_send(now, data=connected, keepalive=self._keepalive_due)
         if outgoing:
             self._keepalive_due = False
-            self._keepalive_at = now + (self._config.keepalive if connected else REANSWER)
+            self._keepalive_at = now + (self._keepalive if connected else REANSWER)
             self._relieve(channel)
         if more:
             self._host.ready(self)
@@ -420,7 +422,8 @@ class Connection:
                 self._finish(now)
             return
         if now >= self._keepalive_at:
-            self._keepalive_at = now + self._config.keepalive
+            self._keepalive = self._host.keepalive(self.path.remote)
+            self._keepalive_at = now + self._keepalive
             self._keepalive_due = self.state is State.CONNECTED
             channel.ack_due |= self.state is State.SYN_RECEIVED
         if now >= channel.sender.deadline:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from utp.config import UtpConfig
@@ -80,8 +80,13 @@ class UtpEndpoint:
 
     first_bytes = FIRST_BYTES  # what a demultiplexer may sort by before it asks `wants`
 
-    def __init__(self, config: UtpConfig, rng: random.Random) -> None:
+    def __init__(
+        self, config: UtpConfig, rng: random.Random, *, keepalive: Callable[[Address], float] | None = None
+    ) -> None:
+        """``keepalive`` tells for a remote, in place of ``config.keepalive``, after how many seconds of silence it is
+        sent something; asked whenever that time is over."""
         self._config = config
+        self._keepalive = keepalive
         self._rng = rng
         self._connections: dict[Key, Connection] = {}
         self._half_open: dict[Connection, None] = {}  # inbound, oldest first
@@ -285,6 +290,9 @@ class UtpEndpoint:
                 heapq.heapify(self._deadlines)
 
     # Host: what connections ask for
+
+    def keepalive(self, remote: Address) -> float:
+        return self._config.keepalive if self._keepalive is None else self._keepalive(remote)
 
     def claim_id(self, connection: Connection) -> tuple[int, int]:
         while True:

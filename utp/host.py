@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from utp.dial import HalfOpen
-from utp.path import Outgoing
+from utp.path import Address, Outgoing
 
 if TYPE_CHECKING:
     from utp.connection import Connection
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 class Host(Protocol):
     """What a connection asks of its endpoint."""
+
+    def keepalive(self, remote: Address) -> float:
+        """Seconds after which a silent connection to ``remote`` sends something."""
 
     def claim_id(self, connection: Connection) -> tuple[int, int]:
         """A fresh receive id on which packets of this remote reach the connection, and a random sequence number."""

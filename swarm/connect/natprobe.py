@@ -122,9 +122,9 @@ class NatProbe:
         """Whether a packet to our own external endpoint came back in."""
         self._told.hairpin = works
 
-    def lifetime_says(self, seconds: float, now: float) -> None:
-        """For how long an idle mapping of the UDP socket was seen to last."""
-        self._told.lifetime = seconds
+    def lifetime_says(self, lasted: float, gone_after: float | None, now: float) -> None:
+        """For how many seconds an idle UDP mapping was seen to last, and after how many it was gone, if it ever was."""
+        self._told.lifetime = (lasted, gone_after)
 
     def network_changed(self, now: float) -> None:
         """Another network, or the machine slept: forget everything but our own port and addresses."""

@@ -67,7 +67,8 @@ class Told:
     kept_out: float | None = None
     """When strangers last failed to get in."""
     hairpin: bool | None = None
-    lifetime: float | None = None
+    lifetime: tuple[float, float | None] | None = None
+    """Seconds of silence that a UDP mapping was seen to survive, and those that it did not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def judge(known: Known) -> NatReport:
         port_step=_port_step(known, mapping, evidence),
         double_nat=_double_nat(known, mapping, evidence),
         hairpin=known.told.hairpin,
-        lifetime=known.told.lifetime,
+        lifetime=None if known.told.lifetime is None else known.told.lifetime[0],
         evidence=(*evidence, *_measured(known.told)),
     )
 
@@ -255,7 +256,11 @@ def _measured(told: Told) -> Iterator[str]:
     if told.hairpin is not None:
         yield f"A packet to our own outside endpoint {'came back in' if told.hairpin else 'did not come back'}."
     if told.lifetime is not None:
-        yield f"An idle mapping was seen to last {told.lifetime:.0f} s."
+        lasted, gone_after = told.lifetime
+        gone = (
+            f", and was gone after {gone_after:.0f} s" if gone_after is not None else ", which is as long as we waited"
+        )
+        yield f"An idle UDP mapping lasted {lasted:.0f} s{gone}."
 
 
 def _in_words(behaviour: Behaviour) -> str:

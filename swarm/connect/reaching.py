@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from functools import partial
 
 from swarm.connect.dial_back import TRANSPORTS_OF, BackDialer
+from swarm.connect.nat_tests import Helper
 from swarm.connect.standing import Standing
 from swarm.endpoint import Endpoint
 from swarm.events import PathName
 from swarm.ext.extension import Say
 from swarm.ext.reach import Reach
 from swarm.ext.reach_desk import Acquaintance, DeskStatistics, ReachDesk
-from swarm.ext.reach_message import TRANSPORTS, Forward, Seen, Transport
+from swarm.ext.reach_message import TRANSPORTS, Forward, Idle, Seen, Transport
 from swarm.peer import PeerConnection
 from swarm.torrent.connections import Connections
 
@@ -78,8 +79,12 @@ class Reaching:
 
     def tick(self, now: float) -> None:
         """Once a second while there are connections: ask whoever is to be asked."""
+        self._desk.tick(now)
+        wants_helper = self._standing.nat_tests.wants_helper
         for contact in self._contacts():
             self._ask(contact)
+            if wants_helper:
+                self._offer(contact)
         if now - self._noted >= STILL_THERE:
             self._noted = now
             for peer in self._connections:
@@ -97,6 +102,9 @@ class Reaching:
     def dial_back(self, helper: Acquaintance, forward: Forward) -> None:
         self._back_dialer.dial(self._info_hash, forward, partial(self._desk.dial_ended, helper, forward.nonce))
 
+    def grant_late_answers(self, asker: Acquaintance, idle: Idle) -> None:
+        self._standing.nat_tests.grant(idle.nonce, asker.observed.host)
+
     # -- inside -----------------------------------------------------------------------------------------------------
 
     def _contacts(self) -> Iterator[Contact]:
@@ -113,6 +121,16 @@ class Reaching:
             probe = self._standing.probe_through(contact.observed, transport, told)
             if probe is not None:
                 contact.reach.ask(probe)
+
+    def _offer(self, contact: Contact) -> None:
+        """Whom we have dialled where it listens takes datagrams from a fresh port of ours, too, if anybody does."""
+        dialled = contact.peer.identity.direction == "out" and contact.path in ("tcp", "utp")
+        if dialled and contact.reach.supported:
+
+            def ask(nonce: bytes) -> None:
+                contact.reach.ask_late_answers(Idle(nonce))
+
+            self._standing.nat_tests.offer(Helper(contact.observed, ask))
 
 
 def _seen(peer: PeerConnection) -> Seen | None:

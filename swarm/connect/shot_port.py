@@ -26,6 +26,7 @@ from swarm.net.network import DatagramSocket, Network, Stream
 from swarm.net.udp_port import UtpPort
 from utp.config import UtpConfig
 from utp.endpoint import UtpEndpoint
+from utp.path import Address
 from utp.service import UtpService
 
 MAX_PORTS = 24
@@ -53,8 +54,16 @@ STILL_THERE = (0.0, 0.03, 0.1, 0.3, 0.7, 1.5)
 class ShotPorts:
     """All such ports of a node, while `run` runs."""
 
-    def __init__(self, network: Network, rng: random.Random, config: UtpConfig | None = None) -> None:
-        """``rng`` makes connection ids, nonces and the spray of birthdays: a `random.SystemRandom`."""
+    def __init__(
+        self,
+        network: Network,
+        rng: random.Random,
+        config: UtpConfig | None = None,
+        *,
+        keepalive: Callable[[Endpoint], float] | None = None,
+    ) -> None:
+        """``rng`` makes connection ids, nonces and the spray of birthdays: a `random.SystemRandom`.  ``keepalive`` is
+        `UtpEndpoint`'s: these connections are the only users of their mappings."""
         self.network = network
         self.rng = rng
         self.attended = Allowance(ATTENDED_BURST, ATTENDED_SECONDS)
@@ -67,6 +76,7 @@ class ShotPorts:
             "birthday": Allowance(BIRTHDAY_BURST, BIRTHDAY_SECONDS),
         }
         self._at_birthday = False
+        self._keepalive = keepalive
         self._config = config or UtpConfig(max_connections=8, max_half_open=4, accept_backlog=4)
         self._nursery: trio.Nursery | None = None
         self._ports: set[ShotPort] = set()
@@ -144,7 +154,7 @@ class ShotPorts:
 
     def adopt(self, socket: DatagramSocket, knocker: Knocker) -> ShotPort:
         """A port on a socket of ours that has found its other end; a context manager, as `open`."""
-        port = ShotPort(socket, knocker, self.rng, self._config)
+        port = ShotPort(socket, knocker, self.rng, self._config, self._keepalive)
         if self._nursery is None:
             socket.close()
             raise RemoteError("busy")
@@ -162,11 +172,18 @@ class ShotPorts:
 class ShotPort:
     """One socket, its mux, and what has been heard on it."""
 
-    def __init__(self, socket: DatagramSocket, knocker: Knocker, rng: random.Random, config: UtpConfig) -> None:
+    def __init__(
+        self,
+        socket: DatagramSocket,
+        knocker: Knocker,
+        rng: random.Random,
+        config: UtpConfig,
+        keepalive: Callable[[Endpoint], float] | None,
+    ) -> None:
         self._mux = Mux(socket)
         self._knocker = knocker
         self._mux.add(knocker, priority=Priority.STUN, name="knock", on_results=self._learn)
-        self._endpoint = UtpEndpoint(config, rng)
+        self._endpoint = UtpEndpoint(config, rng, keepalive=cast("Callable[[Address], float] | None", keepalive))
         self._service = UtpService(self._endpoint, self._mux.wake, accept_backlog=config.accept_backlog)
         # The leaf package has shapes of its own, field by field the same (tests/test_architecture.py).
         self._mux.add(cast(DatagramCore, self._endpoint), priority=Priority.UTP, on_results=self._service.publish)

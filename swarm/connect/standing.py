@@ -17,6 +17,7 @@ import trio
 
 from dht.results import AddressObserved, Result
 from swarm.config import Config
+from swarm.connect.nat_tests import NatTests, Tests
 from swarm.connect.natprobe import NatProbe
 from swarm.connect.report import Behaviour, NatReport
 from swarm.connect.strangers import Strangers
@@ -84,6 +85,7 @@ class Standing:
         self._moved = moved
         self._probes = {4: NatProbe(ipv6=False), 6: NatProbe(ipv6=True)}
         self.strangers = Strangers(rng, nat=self._probe_for, is_own=self.is_own)
+        self.nat_tests = NatTests(network, rng, self._probes[4], translated=lambda: self._global[4] is None)
         self._transports = {"tcp": config.tcp, "utp": config.utp}  # that anybody could dial us by
         self._mapper: Mapper | None = None
         self._scope = trio.CancelScope()
@@ -98,6 +100,7 @@ class Standing:
         self._where = dict.fromkeys(FAMILIES, Whereabouts(None, 0))
         self._lost = trio.Event()
         self._changed = trio.Event()
+        self._stun: list[Endpoint] = []  # the servers' addresses, as found last
         self._met = False
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -115,10 +118,11 @@ class Standing:
         self.port = 0
         self._mapper = None
 
-    async def run(self, stun: Mapping[Family, Binds]) -> None:
-        """Have our port opened and ask STUN servers, until cancelled or `stop`; then close what was opened.
+    async def run(self, stun: Mapping[Family, Binds], tests: Mapping[Family, Tests]) -> None:
+        """Have our port opened and our NAT tested, until cancelled or `stop`; then close what was opened.
 
-        ``stun`` asks from our UDP sockets.  Closing takes a second at most (`swarm.gateway.mapper.RELEASE_LIMIT`).
+        ``stun`` and ``tests`` are those of our UDP sockets.  Closing takes a second at most
+        (`swarm.gateway.mapper.RELEASE_LIMIT`).
         """
         with trio.CancelScope() as self._scope:
             async with trio.open_nursery() as nursery:
@@ -129,6 +133,7 @@ class Standing:
                     nursery.start_soon(self._advise)
                 if self._config.stun:
                     nursery.start_soon(self._ask_stun, stun)
+                nursery.start_soon(self.nat_tests.run, tests, lambda: self._stun)
 
     def stop(self) -> None:
         """End `run`.  What is announced stays as it was, so that goodbyes name the port that was announced."""
@@ -311,7 +316,7 @@ class Standing:
         """At the start, and whenever the network changes."""
         while True:
             self._changed = trio.Event()
-            servers = await self._stun_servers()
+            servers = self._stun = await self._stun_servers()
             async with trio.open_nursery() as nursery:
                 for family, service in stun.items():
                     if of_family := [server for server in servers if server.is_ipv6 is (family == 6)]:
@@ -365,6 +370,7 @@ class Standing:
             if addresses != self._addresses[family] and self._addresses[family]:
                 self._probes[family].network_changed(now)
                 self.strangers.probe.network_changed(now)
+                self.nat_tests.network_changed()
             self._addresses[family] = addresses
             self._global[family] = global_address(self._network, ipv6=family == 6)
             self._probes[family].bound(self.port, sorted(addresses), now)
@@ -373,6 +379,8 @@ class Standing:
         """Has it found out where we are?"""
         for changed in probe.take_results():
             self._seen_at[_family(":" in changed.new)] = changed.new
+            if changed.old is not None:
+                self.nat_tests.network_changed()
             self._look()
 
     def _look(self) -> None:

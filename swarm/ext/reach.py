@@ -18,6 +18,7 @@ from swarm.ext.allowance import Allowance
 from swarm.ext.extension import Say
 from swarm.ext.reach_message import (
     Forward,
+    Idle,
     Outcome,
     Probe,
     ProbeResult,
@@ -29,6 +30,9 @@ from swarm.wire.extended import ExtendedHandshake
 ASKED_BURST, ASKED_SECONDS = 4, 15.0
 """Probes, and as many forwards, of one peer: so many at once, then one in so many seconds.  One that knows nothing of
 itself asks for both transports; each makes somebody dial once."""
+
+IDLE_BURST, IDLE_SECONDS = 2, 300.0
+"""Measurements of idle mappings for one peer: one takes five minutes at most, and some dozens of datagrams."""
 
 SEEN_BURST, SEEN_SECONDS = 4, 60.0
 """Reports of where a peer sees us: its endpoint may change once in a while."""
@@ -49,6 +53,9 @@ class ReachSide(Protocol[Key_contra]):
     def forward_asked(self, helper: Key_contra, forward: Forward, now: float) -> None:
         """The peer wants us to be its dialler.  Nothing of it has been checked."""
 
+    def idle_asked(self, asker: Key_contra, idle: Idle, now: float) -> None:
+        """The peer measures its NAT and wants late answers."""
+
     def result_told(self, by: Key_contra, result: ProbeResult, now: float) -> None:
         """What became of a probe, by the word of a dialler or a helper.  Nobody may have asked for it."""
 
@@ -57,8 +64,8 @@ class Reach(Generic[Key]):
     """The extension on one connection, which ``key`` names; an `Extension`.
 
     ``seen`` is told to the peer as soon as it speaks the extension; None where we do not see the peer itself (relayed).
-    ``ignored`` counts what was not passed on, by reason: "unknown-message", "too-many-seen", "too-many-probes" and
-    "too-many-forwards".
+    ``ignored`` counts what was not passed on, by reason: "unknown-message", "too-many-seen", "too-many-probes",
+    "too-many-forwards" and "too-many-idle".
     """
 
     NAME = "sw_reach"
@@ -77,11 +84,16 @@ class Reach(Generic[Key]):
             Seen: Allowance(SEEN_BURST, SEEN_SECONDS),
             Probe: Allowance(ASKED_BURST, ASKED_SECONDS),
             Forward: Allowance(ASKED_BURST, ASKED_SECONDS),
+            Idle: Allowance(IDLE_BURST, IDLE_SECONDS),
         }
 
     def ask(self, probe: Probe) -> None:
         """As asker: the peer shall have us dialled.  Whatever it answers goes to `ReachSide.result_told`."""
         self._say(probe.encode())
+
+    def ask_late_answers(self, idle: Idle) -> None:
+        """As asker: the peer shall answer us late, over UDP."""
+        self._say(idle.encode())
 
     def forward(self, forward: Forward) -> None:
         """As helper: the peer shall dial."""
@@ -117,6 +129,8 @@ class Reach(Generic[Key]):
                 self._side.probe_asked(self.key, message, now)
             case Forward():
                 self._side.forward_asked(self.key, message, now)
+            case Idle():
+                self._side.idle_asked(self.key, message, now)
             case ProbeResult():
                 self._side.result_told(self.key, message, now)
 
@@ -127,4 +141,9 @@ class Reach(Generic[Key]):
         self.supported = False
 
 
-_TOO_MANY: dict[type, str] = {Seen: "too-many-seen", Probe: "too-many-probes", Forward: "too-many-forwards"}
+_TOO_MANY: dict[type, str] = {
+    Seen: "too-many-seen",
+    Probe: "too-many-probes",
+    Forward: "too-many-forwards",
+    Idle: "too-many-idle",
+}

@@ -20,7 +20,7 @@ from swarm.events import PathName
 from swarm.ext.allowance import Allowance
 from swarm.ext.holepunch import may_meet
 from swarm.ext.holepunch_relay import INDIRECT_PATHS
-from swarm.ext.reach_message import Forward, Outcome, Probe, ProbeResult, Seen, Transport
+from swarm.ext.reach_message import Forward, Idle, Outcome, Probe, ProbeResult, Seen, Transport
 
 PROBE_SECONDS = 30.0
 """For so long a nonce is good.  Helper and dialler take a round trip each, the dial up to DIAL_SECONDS."""
@@ -28,11 +28,15 @@ PROBE_SECONDS = 30.0
 DIAL_SECONDS = 6.0
 """After so long the dialler gives up: three tries of µTP, or of a SYN, are in it."""
 
+DIALLER_SECONDS = DIAL_SECONDS + 2.0
+"""So long a dialler is waited for; one that says nothing by then is passed over for the next."""
+
 MAX_ERRANDS = 64
 """Probes under way with us as helper; the oldest is forgotten."""
 
 MAX_DIALLERS = 3
-"""Peers handed one probe, one after the other, until one of them can dial."""
+"""Peers handed one probe, one after the other, until one of them can dial: three that say nothing take 24 s, within
+PROBE_SECONDS."""
 
 HELPS_BURST, HELPS_SECONDS = 20, 3.0
 DIALS_BURST, DIALS_SECONDS = 10, 6.0
@@ -87,6 +91,9 @@ class DialBack(Protocol):
         To be followed, within DIAL_SECONDS, by `ReachDesk.dial_ended` with "connected", "timed-out", "refused" or
         "failed"; also if the peer hangs up instead of answering, which is "connected".
         """
+
+    def grant_late_answers(self, asker: Acquaintance, idle: Idle) -> None:
+        """Answer what this peer sends us over UDP with that nonce, at once and late; at its own address only."""
 
 
 class ReachLimits:
@@ -154,7 +161,7 @@ class ReachDesk:
         if len(self._errands) > MAX_ERRANDS:
             del self._errands[next(iter(self._errands))]
         self._helped += 1
-        errand.hand_on()
+        errand.hand_on(now)
 
     def forward_asked(self, helper: Acquaintance, forward: Forward, now: float) -> None:
         """Dial, or answer why not."""
@@ -169,6 +176,12 @@ class ReachDesk:
         """What became of `DialBack.dial_back`.  Harmless if the helper has gone."""
         helper.reach.tell(nonce, outcome)
 
+    def idle_asked(self, asker: Acquaintance, idle: Idle, now: float) -> None:
+        """Have it answered, or do nothing."""
+        if asker.path not in INDIRECT_PATHS and self._limits.helps.take(now):
+            self._helped += 1
+            self._dialler.grant_late_answers(asker, idle)
+
     def result_told(self, by: Acquaintance, result: ProbeResult, now: float) -> None:
         """Pass on what a dialler of ours says, or try the next one; what we did not hand out is about ourselves."""
         self._forget_old(now)
@@ -177,10 +190,21 @@ class ReachDesk:
             self._asker.answered(by.observed, result.nonce, result.outcome, now)
             return
         if result.outcome in ANOTHER_MAY and errand.diallers:
-            errand.hand_on()
+            errand.hand_on(now)
             return
         del self._errands[result.nonce]
         errand.asker.reach.tell(result.nonce, result.outcome)
+
+    def tick(self, now: float) -> None:
+        """Once a second: pass over diallers that say nothing, and tell the asker when there is none left."""
+        for nonce, errand in list(self._errands.items()):
+            if errand.handed_on + DIALLER_SECONDS > now:
+                continue
+            if errand.diallers:
+                errand.hand_on(now)
+            else:
+                del self._errands[nonce]
+                self._refuse(errand.asker, nonce, "no-dialler")
 
     def statistics(self) -> DeskStatistics:
         return DeskStatistics(self._helped, self._dialled, dict(self._refused))
@@ -235,10 +259,11 @@ class _Errand:
         self.asker = asker
         self.diallers = diallers
         self.dialler: Acquaintance | None = None
-        self.since = now
+        self.since = self.handed_on = now
         self._forward = forward
 
-    def hand_on(self) -> None:
+    def hand_on(self, now: float) -> None:
+        self.handed_on = now
         self.dialler = self.diallers.pop()
         self.dialler.reach.forward(self._forward)
 

@@ -7,8 +7,11 @@ ignored.  Endpoints are compact (6 bytes, IPv6 18), ``net`` is ``tcp`` or ``utp`
     probe    {"v": 1, "t": "probe", "net", "ep", "n"}      asker to helper: can I be reached at ``ep``?
     forward  {"v": 1, "t": "forward", "net", "ep", "n"}    helper to dialler: dial ``ep`` and present the nonce
     result   {"v": 1, "t": "result", "n", "r"}             dialler to helper, and helper to asker: what became of it
+    idle     {"v": 1, "t": "idle", "n"}                    asker to helper: give me late answers; ``n`` has 8 bytes
 
-``r`` is a slug of OUTCOMES; another one is read as "failed".
+``r`` is a slug of OUTCOMES; another one is read as "failed".  After ``idle``, STUN binding requests to the helper's
+UDP port whose transaction id begins with ``n`` are answered as `swarm.net.mapping_tests` says, if they come from the
+address at which the helper sees the asker; there is no other answer.
 
 The dial-back is a BitTorrent handshake for the torrent of the connection that asked, by the transport asked for, from
 the dialler's listening port, with the peer id ``-SWRCH1-`` and the nonce behind it: 20 bytes.  Whoever listens there
@@ -28,6 +31,9 @@ from swarm.ext.own_message import OwnMessage, encode_own, read_own_untrusted
 
 VERSION = 1
 NONCE_SIZE = 12
+IDLE_NONCE_SIZE = 8
+"""Bytes of nonces: of probes, and of measurements of idle mappings."""
+
 PEER_ID_PREFIX = b"-SWRCH1-"
 
 MAX_PAYLOAD = 512
@@ -96,7 +102,17 @@ class ProbeResult:
         return _encode("result", n=self.nonce, r=self.outcome.encode())
 
 
-ReachMessage = Seen | Probe | Forward | ProbeResult
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Asker to helper: I measure for how long my NAT keeps an idle mapping, by requests with this nonce."""
+
+    nonce: bytes
+
+    def encode(self) -> bytes:
+        return _encode("idle", n=self.nonce)
+
+
+ReachMessage = Seen | Probe | Forward | ProbeResult | Idle
 
 
 def parse_reach_message_untrusted(payload: bytes | bytearray | memoryview) -> ReachMessage | None:
@@ -116,6 +132,8 @@ def parse_reach_message_untrusted(payload: bytes | bytearray | memoryview) -> Re
             return Probe(_transport(said), said.endpoint(b"ep"), said.string(b"n", NONCE_SIZE))
         case b"forward":
             return Forward(_transport(said), said.endpoint(b"ep"), said.string(b"n", NONCE_SIZE))
+        case b"idle":
+            return Idle(said.string(b"n", IDLE_NONCE_SIZE))
         case b"result":
             return ProbeResult(said.string(b"n", NONCE_SIZE), _outcome(said))
     return None

@@ -16,6 +16,8 @@ from dht.results import Result
 from dht.service import DhtService
 from dht.state import SavedState
 from swarm.endpoint import Endpoint
+from swarm.net.mapping_test_service import MappingTestService
+from swarm.net.mapping_tests import MappingTests
 from swarm.net.mux import DatagramCore, Mux, MuxStatistics, Notice, Priority
 from swarm.net.network import DatagramSocket, Stream
 from swarm.net.stun import StunClient
@@ -24,6 +26,7 @@ from swarm.net.udp_tracker import UdpTracker
 from swarm.net.udp_tracker_service import UdpTrackerService
 from utp.config import UtpConfig
 from utp.endpoint import UtpEndpoint
+from utp.path import Address
 from utp.service import UtpService
 from utp.stream import UtpStream
 
@@ -31,11 +34,12 @@ from utp.stream import UtpStream
 class UdpPort:
     """``trackers`` announces over the socket; ``utp`` dials and accepts over it, None where µTP is switched off;
     ``dht`` is the node of this family, which whoever has it starts, None where the DHT is switched off; ``stun`` asks
-    STUN servers, None where there are none to ask.
+    STUN servers, None where there are none to ask; ``mapping_tests`` tests the NAT, for us and for peers.
 
     ``rng`` makes connection and transaction ids, which strangers must not guess: a `random.SystemRandom`.
     ``dht_saved`` is the table to start from; ``on_dht_fact`` is called with what the node learns of ourselves
-    (`AddressObserved`, `NodeIdChanged`).  ``on_received`` and ``on_sending`` are those of the `Mux`.
+    (`AddressObserved`, `NodeIdChanged`).  ``on_received`` and ``on_sending`` are those of the `Mux`, ``utp_keepalive``
+    is `UtpEndpoint`'s.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class UdpPort:
         stun: bool = False,
         on_received: Notice | None = None,
         on_sending: Notice | None = None,
+        utp_keepalive: Callable[[Endpoint], float] | None = None,
     ) -> None:
         self._mux = Mux(socket, on_received=on_received, on_sending=on_sending)
         tracker_core = UdpTracker(rng)
@@ -57,7 +62,7 @@ class UdpPort:
         self._mux.add(tracker_core, priority=Priority.UDP_TRACKER, name="udp-tracker", on_results=self.trackers.deliver)
         self.utp: UtpPort | None = None
         if utp is not None:
-            endpoint = UtpEndpoint(utp, rng)
+            endpoint = UtpEndpoint(utp, rng, keepalive=cast("Callable[[Address], float] | None", utp_keepalive))
             service = UtpService(endpoint, self._mux.wake, accept_backlog=utp.accept_backlog)
             # The leaf package has shapes of its own, field by field the same (tests/test_architecture.py).
             core = cast(DatagramCore, endpoint)
@@ -68,6 +73,9 @@ class UdpPort:
             node = DhtNode(dht, rng, ipv6=socket.local.is_ipv6, saved=dht_saved)
             self.dht = DhtService(node, self._mux.wake, on_fact=on_dht_fact)
             self._mux.add(cast(DatagramCore, node), priority=Priority.DHT, name="dht", on_results=self.dht.deliver)
+        tests = MappingTests(rng)
+        self.mapping_tests = MappingTestService(tests, self._mux.wake)
+        self._mux.add(tests, priority=Priority.STUN, name="mapping-tests", on_results=self.mapping_tests.deliver)
         self.stun: StunService | None = None
         if stun:  # else it would be asked about every batch for nothing
             client = StunClient(rng)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import trio
 
+from swarm.endpoint import Endpoint
 from swarm.identity import Identity
 from swarm.peer import PeerConnection
 
@@ -72,10 +73,10 @@ class Connections:
         for peer in self:
             peer.close(reason)
 
-    def tick(self, now: float, idle_timeout: float) -> None:
-        """Once a second while there are connections."""
+    def tick(self, now: float, idle_timeout: float, keep_alive: Callable[[Endpoint], float]) -> None:
+        """Once a second while there are connections.  ``keep_alive`` tells how long a mapping to a peer may rest."""
         for peer in self:
-            peer.tick(now, idle_timeout)
+            peer.tick(now, idle_timeout, keep_alive(peer.identity.endpoint))
 
     def moved(self) -> Moved:
         total = self._ended

@@ -346,7 +346,7 @@ class Torrent:
         if not self.running:
             return
         if self._connections:
-            self._connections.tick(now, self._config.idle_timeout)
+            self._connections.tick(now, self._config.idle_timeout, self._lent.standing.nat_tests.keep_alive)
             self.admission.tick(now)
             self.reaching.tick(now)
             if self._exchange is not None:

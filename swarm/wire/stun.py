@@ -183,6 +183,15 @@ class StunMessage:
             raise RemoteProtocolError("bad-stun", "change request")
         return value[3] & (CHANGE_IP | CHANGE_PORT)
 
+    def response_port_untrusted(self) -> int | None:
+        """RESPONSE-PORT (RFC 5780 §7.5; 2 bytes and 2 that are not looked at): the port to answer to."""
+        value = self.get(AttributeType.RESPONSE_PORT)
+        if value is None:
+            return None
+        if len(value) not in (2, 4):
+            raise RemoteProtocolError("bad-stun", "response port")
+        return int.from_bytes(value[:2], "big")
+
     def unknown_attributes_untrusted(self) -> tuple[int, ...]:
         """UNKNOWN-ATTRIBUTES of an error 420: which types the server did not understand, 2 bytes each."""
         value = self.get(AttributeType.UNKNOWN_ATTRIBUTES) or b""
@@ -272,6 +281,11 @@ def xor_address_value(endpoint: Endpoint, transaction_id: bytes) -> bytes:
 def change_request_value(flags: int) -> bytes:
     """CHANGE-REQUEST with CHANGE_IP, CHANGE_PORT or both."""
     return flags.to_bytes(4, "big")
+
+
+def response_port_value(port: int) -> bytes:
+    """RESPONSE-PORT."""
+    return port.to_bytes(2, "big") + bytes(2)
 
 
 def error_code_value(code: int, reason: str) -> bytes:

@@ -347,7 +347,7 @@ def test_a_new_majority_is_a_new_address_and_the_old_routers_behaviour_is_forgot
     see(probe, [6881] * 8)
     probe.stun_says(stun(EI, APD, 6881), 1.0)
     probe.hairpin_says(True, 1.0)
-    probe.lifetime_says(30.0, 1.0)
+    probe.lifetime_says(30.0, 60.0, 1.0)
     assert probe.take_results() == [ExternalAddressChanged(None, OUTSIDE)]
     for number in range(40):
         see(probe, [9000], "20.9.0.2", 2.0, 100 + number)
@@ -400,9 +400,15 @@ def test_another_socket_is_another_beginning() -> None:
 def test_what_was_measured_is_reported_in_a_sentence() -> None:
     probe = ready()
     probe.hairpin_says(False, 0.0)
-    probe.lifetime_says(28.0, 0.0)
+    probe.lifetime_says(27.0, 57.0, 0.0)
     report = probe.report(0.0)
-    assert (report.hairpin, report.lifetime, len(report.evidence)) == (False, 28.0, 2)
+    assert (report.hairpin, report.lifetime) == (False, 27.0)
+    assert report.evidence == (
+        "A packet to our own outside endpoint did not come back.",
+        "An idle UDP mapping lasted 27 s, and was gone after 57 s.",
+    )
+    probe.lifetime_says(290.0, None, 0.0)
+    assert probe.report(0.0).evidence[1] == "An idle UDP mapping lasted 290 s, which is as long as we waited."
 
 
 def test_the_evidence_reads_like_this() -> None:

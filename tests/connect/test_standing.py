@@ -63,7 +63,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(port.run)
             stun: dict[Family, Binds] = {4: port.stun} if port.stun is not None else {}
-            nursery.start_soon(self.standing.run, stun)
+            nursery.start_soon(self.standing.run, stun, {})
             yield self.standing
             nursery.cancel_scope.cancel()
         self.standing.offline()

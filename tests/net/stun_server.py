@@ -25,7 +25,8 @@ from swarm.wire.stun import (
 PORTS = 3478, 3479
 
 Kind = Literal["full", "plain", "refuses-change", "ignores-change", "half-dead"]
-"""``plain`` is without OTHER-ADDRESS; a ``half-dead`` one sends and hears nothing at its other address."""
+"""``plain`` is without OTHER-ADDRESS and RESPONSE-PORT; a ``half-dead`` one sends and hears nothing at its other
+address."""
 
 
 class StunServer:
@@ -73,7 +74,9 @@ class StunServer:
             other = self._changed(at, CHANGE_IP | CHANGE_PORT)
             answer.append((AttributeType.RESPONSE_ORIGIN, address_value(source)))
             answer.append((AttributeType.OTHER_ADDRESS, address_value(other)))
-        self._send(source, client, StunMessage(MessageClass.SUCCESS, BINDING, request.transaction_id, tuple(answer)))
+        port = request.response_port_untrusted() if self._kind != "plain" else None
+        to = client if port is None else Endpoint(client.host, port)
+        self._send(source, to, StunMessage(MessageClass.SUCCESS, BINDING, request.transaction_id, tuple(answer)))
 
     def _changed(self, at: Endpoint, flags: int) -> Endpoint:
         host = next(host for host in self._hosts if host != at.host) if flags & CHANGE_IP else at.host

@@ -21,6 +21,7 @@ from swarm.simnet.catalogue import CONE, KINDS, behind
 from swarm.simnet.internet import Internet, open_internet
 from swarm.simnet.nat import Dependence, NatBehaviour
 from tests.net.stun_server import Kind, StunServer
+from tests.simnet.verdicts import expected
 
 PORT = 6881
 EI: Behaviour = "endpoint-independent"
@@ -57,19 +58,6 @@ async def discover(kind: str, server_kind: Kind = "full") -> NatObservations:
         host = behind(internet, kind, "a")
         async with open_stun(host) as stun:
             return await discover_nat(stun, server.endpoint, own=[Endpoint(host.ipv4, PORT)])
-
-
-def expected(kind: str) -> tuple[Behaviour, Behaviour]:
-    """What the catalogue says: the strictest of the NATs one behind the other decides."""
-    nats = [nat for nat in (KINDS[kind].home, KINDS[kind].carrier) if nat is not None]
-    if "udp" in KINDS[kind].blocks:
-        return "unknown", "unknown"
-    if not nats:
-        return "none", "none"
-    order = list(Dependence)
-    mapping = max((nat.mapping for nat in nats), key=order.index)
-    filtering = max((nat.filtering for nat in nats), key=order.index)
-    return mapping.value, filtering.value
 
 
 @pytest.mark.parametrize("kind", KINDS)

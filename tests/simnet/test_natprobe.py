@@ -23,7 +23,7 @@ from swarm.connect.dial_back import dial_back
 from swarm.connect.encrypted import Encryption
 from swarm.connect.natprobe import NatProbe
 from swarm.connect.reachability import FAILURES, ReachabilityProbe
-from swarm.connect.report import Behaviour, NatReport
+from swarm.connect.report import NatReport
 from swarm.connect.shake import shake_as_acceptor
 from swarm.connect.votes import QUORUM
 from swarm.endpoint import Endpoint
@@ -39,6 +39,7 @@ from swarm.simnet.nat import Dependence, NatBehaviour
 from swarm.wire.encryption import hash_of_torrent
 from swarm.wire.handshake import Handshake
 from tests.net.stun_server import StunServer
+from tests.simnet.verdicts import expected
 from utp.config import UtpConfig
 
 T = TypeVar("T")
@@ -132,19 +133,6 @@ async def stand(kind: str | NatBehaviour, *, stun: bool, seed: int = 3) -> tuple
             await node.ask_stun(server)
         return node.report(), internet
     raise AssertionError("not reached")
-
-
-def expected(kind: str) -> tuple[Behaviour, Behaviour]:
-    """What the catalogue says: the strictest of the NATs one behind the other decides."""
-    nats = [nat for nat in (KINDS[kind].home, KINDS[kind].carrier) if nat is not None]
-    if "udp" in KINDS[kind].blocks:
-        return "unknown", "unknown"
-    if not nats:
-        return "none", "none"
-    order = list(Dependence)
-    mapping = max((nat.mapping for nat in nats), key=order.index)
-    filtering = max((nat.filtering for nat in nats), key=order.index)
-    return mapping.value, filtering.value
 
 
 @pytest.mark.parametrize("kind", KINDS)
