@@ -8,6 +8,38 @@ from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RelayLimits:
+    """How much a node relays for others (`swarm.ext.relay_desk`).  Rates in bytes per second, 0 unlimited."""
+
+    circuits: int = 64
+    """At once, in the whole node."""
+
+    circuits_per_client: int = 4
+    """At once, over one connection, in whichever role."""
+
+    circuits_per_address: int = 16
+    """At once, of one IPv4 address or IPv6 /64: a carrier's NAT has many peers behind it."""
+
+    reservations: int = 256
+    reservations_per_address: int = 16
+
+    circuit_rate: int = 1 << 20
+    """Of one circuit, both directions together."""
+
+    total_rate: int = 8 << 20
+    """Of all circuits together."""
+
+    circuit_bytes: int = 1 << 30
+    """After which a circuit is ended; 0 unlimited."""
+
+    circuit_seconds: float = 7200.0
+    """After which a circuit is ended."""
+
+    idle_seconds: float = 240.0
+    """Without data, after which a circuit is ended; peers send keep-alives every two minutes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """How a node behaves.  Every field has a default with which a node can run."""
 
@@ -42,6 +74,9 @@ class Config:
     stun: tuple[str, ...] = ()
     turn: tuple[str, ...] = ()
     relay_serve: bool = False
+    """Relay for others while strangers are known to reach us."""
+
+    relay_limits: RelayLimits = field(default_factory=RelayLimits)
 
     encryption: Literal["prefer", "require", "off"] = "prefer"
 

@@ -188,7 +188,7 @@ class Extended:
     payload: bytes
 
     def encode(self) -> bytes:
-        return _EXTENDED.pack(2 + len(self.payload), self.ID, self.ext_id) + self.payload
+        return extended_header(self.ext_id, len(self.payload)) + self.payload
 
 
 Message = (
@@ -224,6 +224,11 @@ def encode_requests(blocks: Iterable[Block]) -> bytes:
 def piece_header(index: int, begin: int, length: int) -> bytes:
     """The 13 bytes of a ``piece`` message that precede its block of ``length`` bytes."""
     return _PIECE.pack(9 + length, 7, index, begin)
+
+
+def extended_header(ext_id: int, length: int) -> bytes:
+    """The 6 bytes of an ``extended`` message that precede its payload of ``length`` bytes."""
+    return _EXTENDED.pack(2 + length, Extended.ID, ext_id)
 
 
 _HEAD = struct.Struct(">IB")

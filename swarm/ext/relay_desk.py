@@ -1,0 +1,519 @@
+"""The relay's part of ``sw_relay``, for all torrents of a node: reservations, circuits, and what both may cost us.
+
+A circuit joins two connections of one torrent, and only where the one that is called has reserved: nobody is led to
+who has not asked for it.  What passes is paid for with credit that the receiving end has granted and that we pass on
+as our rate limits allow, so that an end that reads slowly stops its sender and not us; of each direction no more waits
+here than WINDOW.  The desk never looks into what passes, which is encrypted end to end.
+
+Does no I/O and reads no clock: call `handle_deadline` when `next_deadline` says so.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from swarm.config import RelayLimits
+from swarm.endpoint import Endpoint, is_dialable
+from swarm.ext import relay_message
+from swarm.ext.allowance import Allowances
+from swarm.ext.freight import Lane, Receives
+from swarm.ext.holepunch_relay import INDIRECT_PATHS
+from swarm.ext.punch import Located
+from swarm.ext.relay_message import (
+    HEADER,
+    MAX_NUMBER,
+    Connect,
+    Incoming,
+    Opened,
+    Refused,
+    RelayMessage,
+    Reserve,
+    Reserved,
+    Reset,
+    Serve,
+    WayOut,
+    cannot_meet,
+    cost_of,
+    credit_frame,
+    credit_of,
+)
+
+WINDOW = 256 << 10
+"""Credit that may be granted and not used up, in one direction of a circuit."""
+
+PASSED_AT_ONCE = 64 << 10
+"""Credit passed on in one turn: circuits take turns under the limit of all."""
+
+LEAST_PASSED = 4 << 10
+"""Less is kept until there is more, unless the sender has none."""
+
+ACCEPT_WITHIN = 10.0
+"""Seconds that the target of a circuit has for accepting it."""
+
+LOOK_EVERY = 1.0
+"""Seconds between looks for circuits whose time is over, and for whether we serve still."""
+
+ASKED_BURST, ASKED_SECONDS = 16, 4.0
+"""Circuits asked for from one address: so many at once, then one in so many seconds."""
+
+CALLED_BURST, CALLED_SECONDS = 16, 4.0
+"""The same for those asked for to one target."""
+
+
+class Leg(Protocol):
+    """A connection that circuits may cross; a `swarm.ext.relay.Relay`."""
+
+    @property
+    def located(self) -> Located: ...
+
+    @property
+    def swarm(self) -> bytes:
+        """The info-hash of its torrent."""
+
+    @property
+    def backlog(self) -> int:
+        """The cost of what waits to be sent on it."""
+
+    @property
+    def circuits(self) -> dict[int, Receives]:
+        """Those that cross it, by number."""
+
+    def tell(self, message: RelayMessage) -> None: ...
+
+    def tell_frame(self, frame: bytes) -> None:
+        """Ahead of all data."""
+
+    def carry(self, lane: Lane, frame: bytes, cost: int = 0) -> None:
+        """Behind all data that waits."""
+
+    def drop(self, lane: Lane) -> None: ...
+
+    def reserve(self, stands: bool) -> None:
+        """Circuits may lead over the connection, or no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RelayDeskStatistics:
+    """What was carried for others.  ``bytes`` are data, counted once; ``refused`` and ``ended`` are by reason."""
+
+    serving: bool
+    reservations: int
+    circuits: int
+    asked: int
+    opened: int
+    bytes: int
+    refused: Mapping[str, int]
+    ended: Mapping[str, int]
+
+
+class RelayDesk:
+    """``serves`` says whether we relay now, ``is_own`` knows our own endpoints; ``rng`` draws circuits' numbers.
+
+    ``due_changed`` is called when `next_deadline` may have become earlier.
+    """
+
+    def __init__(
+        self,
+        limits: RelayLimits,
+        rng: random.Random,
+        *,
+        serves: Callable[[], bool],
+        is_own: Callable[[Endpoint], bool] = lambda endpoint: False,
+        due_changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._limits = limits
+        self._rng = rng
+        self._serves = serves
+        self._is_own = is_own
+        self._due_changed = due_changed
+        self._serving = False
+        self._legs: dict[Leg, None] = {}
+        self._reserved: dict[Leg, WayOut] = {}
+        self._circuits: dict[Circuit, None] = {}
+        self._sources = Allowances(ASKED_BURST, ASKED_SECONDS)
+        self._targets = Allowances(CALLED_BURST, CALLED_SECONDS)
+        self._pace = _Pace(limits.total_rate)
+        self._waiting: deque[_Half] = deque()  # for the rate limits, to be passed credit that is there
+        self._look_at = float("-inf")
+        self._asked = self._opened = self._bytes = 0
+        self._refused: Counter[str] = Counter()
+        self._ended: Counter[str] = Counter()
+
+    # -- connections ------------------------------------------------------------------------------------------------
+
+    def joined(self, leg: Leg) -> None:
+        """A peer that speaks sw_relay; it is told if we serve."""
+        if leg not in self._legs:
+            if not self._legs:  # nobody has looked since the last one left
+                self._serving = self._serves()
+            self._legs[leg] = None
+            if self._serving:
+                leg.tell(Serve(True))
+            self._due_changed()
+
+    def left(self, leg: Leg) -> None:
+        """Its connection has ended, or it does not speak it any more.  Circuits are told by the connection."""
+        self._legs.pop(leg, None)
+        self._reserved.pop(leg, None)
+
+    # -- what clients ask -------------------------------------------------------------------------------------------
+
+    def reserve_asked(self, leg: Leg, message: Reserve, now: float) -> None:
+        reason = self._reason_not_to_reserve(leg)
+        if reason is not None:
+            self._refuse(leg, message.number, reason)
+            return
+        self._reserved[leg] = message.way_out
+        leg.reserve(True)
+        leg.tell(Reserved(message.number))
+
+    def connect_asked(self, leg: Leg, message: Connect, now: float) -> None:
+        """The target is told, or the asker why not."""
+        self._asked += 1
+        found = self._find(leg, message, now)
+        if isinstance(found, str):
+            self._refuse(leg, message.number, found)
+            return
+        circuit = Circuit(self, self._draw(leg, found), leg, found, message.number, now)
+        self._circuits[circuit] = None
+        circuit.target.leg.tell(Incoming(circuit.number, leg.located.observed))
+        self._due_changed()
+
+    def accepted(self, leg: Leg, number: int, now: float) -> None:
+        half = leg.circuits.get(number)
+        if isinstance(half, _Half) and half is half.circuit.target and half.circuit.accept(now):
+            self._opened += 1
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> float | None:
+        """When `handle_deadline` has something to do; None if never."""
+        if not self._legs:
+            return None
+        ready = min((half.ready_at(self._pace) for half in self._waiting), default=self._look_at)
+        return min(ready, self._look_at)
+
+    def handle_deadline(self, now: float) -> None:
+        for _ in range(len(self._waiting)):
+            if self._pace.free_at > now:
+                break
+            half = self._waiting.popleft()
+            half.waits = False
+            self.pass_credit(half, now)
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            self._look(now)
+
+    def statistics(self) -> RelayDeskStatistics:
+        return RelayDeskStatistics(
+            serving=self._serving,
+            reservations=len(self._reserved),
+            circuits=len(self._circuits),
+            asked=self._asked,
+            opened=self._opened,
+            bytes=self._bytes,
+            refused=dict(self._refused),
+            ended=dict(self._ended),
+        )
+
+    def _look(self, now: float) -> None:
+        for circuit in tuple(self._circuits):
+            reason = circuit.reason_to_end(self._limits, now)
+            if reason is not None:
+                circuit.end(reason)
+        serving = self._serves()
+        if serving != self._serving:
+            self._serving = serving
+            for leg in self._legs:
+                leg.tell(Serve(serving))
+            if not serving:  # circuits that stand may go on
+                for leg in self._reserved:
+                    leg.reserve(False)
+                self._reserved.clear()
+
+    # -- for circuits -----------------------------------------------------------------------------------------------
+
+    def moved(self, count: int) -> None:
+        self._bytes += count
+
+    @property
+    def max_bytes(self) -> int | float:
+        return self._limits.circuit_bytes or float("inf")
+
+    @property
+    def circuit_rate(self) -> int:
+        return self._limits.circuit_rate
+
+    def pass_credit(self, half: _Half, now: float) -> None:
+        """Let the sender have what the receiver granted, as far as the limits allow; the rest later."""
+        while half.held and not half.waits:
+            if half.held < LEAST_PASSED <= half.unused:
+                return
+            if half.ready_at(self._pace) > now:
+                half.waits = True
+                self._waiting.append(half)
+                self._due_changed()
+                return
+            count = min(half.held, PASSED_AT_ONCE)
+            self._pace.take(count, now)
+            half.pass_on(count, now)
+
+    def forget(self, circuit: Circuit, reason: str) -> None:
+        self._circuits.pop(circuit, None)
+        self._ended[reason] += 1
+        for half in circuit.halves:
+            if half.waits:
+                half.waits = False
+                self._waiting.remove(half)
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _refuse(self, leg: Leg, number: int, reason: str) -> None:
+        self._refused[reason] += 1
+        leg.tell(Refused(number, reason))
+
+    def refused_by_target(self, circuit: Circuit, reason: str) -> None:
+        self._refused[reason] += 1
+        circuit.initiator.leg.tell(Refused(circuit.request, reason))
+
+    def _reason_not_to_reserve(self, leg: Leg) -> str | None:
+        if not self._serving:
+            return "not-serving"
+        if leg in self._reserved:
+            return None
+        if leg.located.path in INDIRECT_PATHS or not is_dialable(leg.located.observed):
+            return "not-direct"
+        if len(self._reserved) >= self._limits.reservations:
+            return "busy"
+        party = _party(leg)
+        if sum(_party(each) == party for each in self._reserved) >= self._limits.reservations_per_address:
+            return "too-many-of-address"
+        return None
+
+    def _find(self, leg: Leg, message: Connect, now: float) -> Leg | str:
+        """The connection to be called, accounted for; or why nobody."""
+        if not self._serving:
+            return "not-serving"
+        if not self._sources.take(_party(leg), now):
+            return "too-many-of-source"
+        located, target = leg.located, message.target
+        if not is_dialable(target) or located.path in INDIRECT_PATHS:
+            return "no-such-peer"
+        if self._is_own(target) or target in (located.observed, located.listens):
+            return "no-self"
+        found = next((each for each in self._reserved if each is not leg and _is_at(each, leg.swarm, target)), None)
+        if found is None:
+            connected = any(_is_at(each, leg.swarm, target) for each in self._legs if each is not leg)
+            return "not-reserved" if connected else "not-connected"
+        if _scope(located.observed) != _scope(found.located.observed):
+            return "not-bridged"
+        if message.if_hopeless and not cannot_meet(message.way_out, self._reserved[found]):
+            return "not-hopeless"
+        return self._reason_to_wait(leg, found, now) or found
+
+    def _reason_to_wait(self, leg: Leg, found: Leg, now: float) -> str | None:
+        limits = self._limits
+        if any({leg, found} == {half.leg for half in circuit.halves} for circuit in self._circuits):
+            return "already"
+        if len(self._circuits) >= limits.circuits:
+            return "busy"
+        for each in (leg, found):
+            if self._crossing(each) >= limits.circuits_per_client:
+                return "too-many-of-client"
+            if self._of_party(each) >= limits.circuits_per_address:
+                return "too-many-of-address"
+            if each.backlog >= WINDOW:
+                return "slow-client"
+        return None if self._targets.take(found.located.observed, now) else "too-many-of-target"
+
+    def _crossing(self, leg: Leg) -> int:
+        return sum(any(half.leg is leg for half in circuit.halves) for circuit in self._circuits)
+
+    def _of_party(self, leg: Leg) -> int:
+        party = _party(leg)
+        return sum(any(_party(half.leg) == party for half in circuit.halves) for circuit in self._circuits)
+
+    def _draw(self, one: Leg, other: Leg) -> int:
+        """A number that is free on both connections, of which their far ends may have drawn some, too."""
+        while True:
+            number = self._rng.randrange(MAX_NUMBER + 1)
+            if number not in one.circuits and number not in other.circuits:
+                return number
+
+
+class Circuit:
+    """One circuit, from being asked for to its end; ``request`` is the initiator's number for it."""
+
+    def __init__(self, desk: RelayDesk, number: int, initiator: Leg, target: Leg, request: int, now: float) -> None:
+        self.desk = desk
+        self.number = number
+        self.request = request
+        self.initiator = _Half(self, initiator)
+        self.target = _Half(self, target)
+        self.initiator.other, self.target.other = self.target, self.initiator
+        self.halves = (self.initiator, self.target)
+        self.accepted = False
+        self.pace = _Pace(desk.circuit_rate)
+        self.bytes = 0
+        self.moved_at = self._asked_at = now
+        for half in self.halves:
+            half.leg.circuits[number] = half
+
+    def accept(self, now: float) -> bool:
+        """False if that was said before."""
+        if self.accepted:
+            return False
+        self.accepted = True
+        self.moved_at = now
+        self.initiator.leg.tell(Opened(self.request, self.number))
+        return True
+
+    def reason_to_end(self, limits: RelayLimits, now: float) -> str | None:
+        """What of our limits it has reached."""
+        if not self.accepted:
+            return "not-accepted" if now - self._asked_at >= ACCEPT_WITHIN else None
+        if now - self._asked_at >= limits.circuit_seconds:
+            return "too-long"
+        return "idle" if now - self.moved_at >= limits.idle_seconds else None
+
+    def end(self, reason: str, *, by: _Half | None = None) -> None:
+        """Reset it: tell both ends, or the one that does not know, and forget what waits."""
+        self.forget(reason)
+        for half in self.halves:
+            half.leg.drop(half.other)
+            if half is by:
+                continue
+            if half is self.initiator and not self.accepted:
+                self.desk.refused_by_target(self, reason)
+            else:
+                half.leg.tell(Reset(self.number, reason))
+
+    def forget(self, reason: str) -> None:
+        """Nothing more comes for it; what waits is still sent."""
+        for half in self.halves:
+            half.leg.circuits.pop(self.number, None)
+        self.desk.forget(self, reason)
+
+
+class _Half:
+    """What one end sends, and the `Lane` in which that waits on the other end's connection.
+
+    ``held`` is credit that the other end has granted and that waits to be passed on, ``unused`` what this end may send.
+    """
+
+    __slots__ = ("circuit", "ended", "held", "leg", "other", "queued", "unused", "waits")
+
+    other: _Half
+
+    def __init__(self, circuit: Circuit, leg: Leg) -> None:
+        self.circuit = circuit
+        self.leg = leg
+        self.held = self.unused = self.queued = 0
+        self.ended = False
+        self.waits = False
+
+    # -- Receives: of what this end says ----------------------------------------------------------------------------
+
+    def frame_arrived(self, frame: bytes, now: float) -> bool:
+        """What breaks the rules ends the circuit, too: its other end is to learn why."""
+        if self.circuit.accepted and self._take(frame, now):
+            return True
+        self.circuit.end("violation")
+        return False
+
+    def _take(self, frame: bytes, now: float) -> bool:
+        match frame[0]:
+            case relay_message.DATA:
+                return self._data_arrived(frame, now)
+            case relay_message.CREDIT:
+                return self._credit_arrived(credit_of(frame), now)
+            case relay_message.EOF if self.ended:
+                return False
+            case kind:
+                self._end_arrived(frame, closes=kind == relay_message.CLOSE)
+                return True
+
+    def reset_arrived(self, reason: str) -> None:
+        self.circuit.end(reason, by=self)
+
+    def carrier_closed(self) -> None:
+        self.circuit.end("lost", by=self)
+
+    def _data_arrived(self, frame: bytes, now: float) -> bool:
+        cost, circuit = cost_of(frame), self.circuit
+        if self.ended or cost > self.unused:
+            return False
+        self.unused -= cost
+        size = len(frame) - HEADER
+        circuit.bytes += size
+        circuit.moved_at = now
+        circuit.desk.moved(size)
+        self.other.leg.carry(self, frame, cost)
+        if circuit.bytes >= circuit.desk.max_bytes:
+            circuit.end("too-much")
+        return True
+
+    def _credit_arrived(self, count: int, now: float) -> bool:
+        sender = self.other
+        if not count or sender.unused + sender.held + sender.queued + count > WINDOW:
+            return False
+        sender.held += count
+        sender.circuit.desk.pass_credit(sender, now)
+        return True
+
+    def _end_arrived(self, frame: bytes, *, closes: bool) -> None:
+        """The other end learns of it behind what was sent before."""
+        self.ended = True
+        self.other.leg.carry(self, frame)
+        if closes or self.other.ended:
+            if closes:
+                self.leg.drop(self.other)
+            self.circuit.forget("closed")
+
+    # -- credit -----------------------------------------------------------------------------------------------------
+
+    def ready_at(self, total: _Pace) -> float:
+        """When the limits allow this end more."""
+        return max(total.free_at, self.circuit.pace.free_at)
+
+    def pass_on(self, count: int, now: float) -> None:
+        self.circuit.pace.take(count, now)
+        self.held -= count
+        self.unused += count
+        self.leg.tell_frame(credit_frame(self.circuit.number, count))
+
+
+@dataclass(slots=True)
+class _Pace:
+    """A rate in bytes per second, 0 unlimited: what is taken now puts off the next."""
+
+    rate: float
+    free_at: float = field(default=float("-inf"))
+
+    def take(self, count: int, now: float) -> None:
+        if self.rate:
+            self.free_at = max(self.free_at, now) + count / self.rate
+
+
+def _is_at(leg: Leg, swarm: bytes, target: Endpoint) -> bool:
+    located = leg.located
+    at = target in (located.observed, located.listens)
+    return at and leg.swarm == swarm and located.path not in INDIRECT_PATHS
+
+
+def _party(leg: Leg) -> Hashable:
+    """Who it is: an IPv4 address or an IPv6 /64, but each endpoint by itself on this machine, where all share one."""
+    observed = leg.located.observed
+    return observed if observed.address.is_loopback else observed.party
+
+
+def _scope(endpoint: Endpoint) -> str:
+    """Circuits do not lead from the world at large into a private network, nor into this machine."""
+    address = endpoint.address
+    if address.is_link_local:
+        return f"link {endpoint.host}"
+    return "loopback" if address.is_loopback else "global" if address.is_global else "private"
