@@ -32,10 +32,10 @@ RECHECK = {None: 2.0, False: 300.0, True: 900.0}
 """Seconds between two probes, by what is known; while we are reachable, from the last proof of it."""
 
 HELPER_PAUSE = 600.0
-"""Seconds until helpers of the same network are asked again, if it came to a verdict or to nothing."""
+"""Seconds until helpers of the same network are asked again, if they had us dialled."""
 
 UNABLE_PAUSE = 30.0
-"""Likewise if the helper had nobody to dial, or somebody whom we have met."""
+"""Likewise if the helper had nobody to dial, or somebody whom we have met, or has said nothing so far."""
 
 NOTICE_PAUSE = 60.0
 """Seconds: the DHT brings strangers all the time, and to look at one takes as long as to answer him, 10 µs."""
@@ -101,7 +101,7 @@ class ReachabilityProbe:
             return None
         facts = self._facts[transport, helper.is_ipv6]
         facts.probed = now
-        facts.ask_again(network_of(helper.host), now + HELPER_PAUSE)
+        facts.ask_again(network_of(helper.host), now + UNABLE_PAUSE)
         nonce = self._rng.randbytes(NONCE_SIZE)
         self._pending[nonce] = _Pending(helper, transport, now)
         if len(self._pending) > MAX_PENDING:
@@ -122,6 +122,9 @@ class ReachabilityProbe:
             facts = self._facts[pending.transport, pending.helper.is_ipv6]
             facts.ask_again(network_of(pending.helper.host), now + UNABLE_PAUSE)  # he may find another dialler
             return False
+        self._facts[pending.transport, pending.helper.is_ipv6].ask_again(
+            network_of(pending.helper.host), now + HELPER_PAUSE
+        )
         self._prove(transport, remote, now)
         return True
 
@@ -135,6 +138,7 @@ class ReachabilityProbe:
         if outcome not in IN_VAIN:
             facts.ask_again(network, now + UNABLE_PAUSE)
         elif pending.since + PROBE_SECONDS > now:
+            facts.ask_again(network, now + HELPER_PAUSE)
             facts.fail(network, now)
 
     def network_changed(self, now: float) -> None:

@@ -25,8 +25,9 @@ from swarm.endpoint import Endpoint
 from swarm.errors import RemoteProtocolError
 from swarm.events import PathName
 from swarm.ext.extension import Extension, Say
-from swarm.ext.reach import ASKED_BURST, ASKED_SECONDS, SEEN_BURST, Reach
+from swarm.ext.reach import ASKED_BURST, ASKED_SECONDS, IDLE_BURST, SEEN_BURST, Reach
 from swarm.ext.reach_desk import (
+    DIALLER_SECONDS,
     DIALS_BURST,
     HELPS_BURST,
     MAX_DIALLERS,
@@ -37,11 +38,13 @@ from swarm.ext.reach_desk import (
     ReachLimits,
 )
 from swarm.ext.reach_message import (
+    IDLE_NONCE_SIZE,
     MAX_PAYLOAD,
     NONCE_SIZE,
     OUTCOMES,
     TRANSPORTS,
     Forward,
+    Idle,
     Outcome,
     Probe,
     ProbeResult,
@@ -70,6 +73,7 @@ MESSAGES: list[ReachMessage] = [
         Forward(transport, endpoint, NONCE),
     )
 ] + [ProbeResult(NONCE, outcome) for outcome in ("connected", "timed-out", "refused", "not-yours")]
+MESSAGES.append(Idle(b"8 bytes!"))
 
 # ---- messages
 
@@ -203,6 +207,9 @@ class Recorder:
     def result_told(self, by: str, result: ProbeResult, now: float) -> None:
         self.told.append((by, result))
 
+    def idle_asked(self, asker: str, idle: Idle, now: float) -> None:
+        self.told.append((asker, idle))
+
 
 def test_each_message_goes_where_it_belongs() -> None:
     side, out = Recorder(), list[bytes]()
@@ -216,8 +223,14 @@ def test_each_message_goes_where_it_belongs() -> None:
     reach.ask(Probe("tcp", V4, NONCE))
     reach.forward(Forward("tcp", V4, NONCE))
     reach.tell(NONCE, "busy")
+    reach.ask_late_answers(Idle(b"8 bytes!"))
     sent = [parse_reach_message_untrusted(payload) for payload in out[1:]]
-    assert sent == [Probe("tcp", V4, NONCE), Forward("tcp", V4, NONCE), ProbeResult(NONCE, "busy")]
+    assert sent == [
+        Probe("tcp", V4, NONCE),
+        Forward("tcp", V4, NONCE),
+        ProbeResult(NONCE, "busy"),
+        Idle(b"8 bytes!"),
+    ]
     for payload in out:
         extension.receive_untrusted(payload, 2.0)
     assert [what for _, what in side.told] == [Seen("utp", V4), *sent]
@@ -233,11 +246,13 @@ def test_who_asks_too_often_is_not_heard() -> None:
         reach.receive_untrusted(Probe("tcp", V4, bytes([number]) * NONCE_SIZE).encode(), 0.0)
         reach.receive_untrusted(Forward("tcp", V4, bytes([number]) * NONCE_SIZE).encode(), 0.0)
         reach.receive_untrusted(Seen("tcp", V4).encode(), 0.0)
-    assert len(side.told) == 2 * ASKED_BURST + SEEN_BURST
+        reach.receive_untrusted(Idle(bytes([number]) * IDLE_NONCE_SIZE).encode(), 0.0)
+    assert len(side.told) == 2 * ASKED_BURST + SEEN_BURST + IDLE_BURST
     assert reach.ignored == {
         "too-many-probes": 50 - ASKED_BURST,
         "too-many-forwards": 50 - ASKED_BURST,
         "too-many-seen": 50 - SEEN_BURST,
+        "too-many-idle": 50 - IDLE_BURST,
     }
     reach.receive_untrusted(Probe("tcp", V4, NONCE).encode(), ASKED_SECONDS)
     reach.receive_untrusted(said(t=b"dance"), ASKED_SECONDS)
@@ -268,12 +283,15 @@ class Peer:
     gets_out: bool = True
     """Whether it has got through to anybody."""
     listens: bool = True
+    silent: bool = False
+    """Whether it says nothing of what became of its dialling, and does not dial."""
 
     def __post_init__(self) -> None:
         rng = random.Random(self.name)
         self.links: list[Link] = []
         self.seen: list[tuple[Endpoint, Endpoint]] = []
         self.dialled: list[Endpoint] = []
+        self.granted: list[tuple[str, bytes]] = []
         self.reachability = ReachabilityProbe(rng, self.world.now, is_own=self.is_own)
         self.desk = ReachDesk(
             lambda: self.links,
@@ -295,9 +313,14 @@ class Peer:
         return any(link.observed.host == host for link in self.links)
 
     def dial_back(self, helper: Acquaintance, forward: Forward) -> None:
+        if self.silent:
+            return
         self.dialled.append(forward.endpoint)
         through = self.world.dial_back(self, forward.endpoint, forward.transport, forward.nonce)
         self.desk.dial_ended(helper, forward.nonce, "connected" if through else "timed-out")
+
+    def grant_late_answers(self, asker: Acquaintance, idle: Idle) -> None:
+        self.granted.append((asker.observed.host, idle.nonce))
 
     def sends(self, transport: Transport, remote: Endpoint) -> Endpoint:
         """Something leaves: where it comes from, as ``remote`` sees it."""
@@ -522,6 +545,62 @@ def test_a_dialler_that_cannot_dial_makes_room_for_another() -> None:
         assert asker.verdict()
         asker.reachability.network_changed(world.now)
     assert unable.dialled == []
+
+
+def test_diallers_that_say_nothing_are_passed_over() -> None:
+    world, asker, links = scene(None, helpers=1, diallers=MAX_DIALLERS)
+    helper, *diallers = world.peers[1:]
+    for dialler in diallers:
+        dialler.silent = True
+    began = world.now
+    assert asker.asks(links[0]) is not None
+    while not helper.desk.statistics().refused:
+        world.now += 1.0
+        helper.desk.tick(world.now)
+        world.deliver()
+    assert helper.desk.statistics().refused == {"no-dialler": 1}
+    assert world.now - began == MAX_DIALLERS * DIALLER_SECONDS < PROBE_SECONDS, "within the patience of the asker"
+
+
+def test_behind_a_silent_dialler_another_one_gets_his_turn() -> None:
+    world, asker, links = scene(None, helpers=1, diallers=2)
+    helper, *diallers = world.peers[1:]
+    for first in diallers:
+        world.now += UNABLE_PAUSE
+        diallers[0].silent, diallers[1].silent = first is diallers[0], first is diallers[1]
+        asker.asks(links[0])
+        world.now += DIALLER_SECONDS
+        helper.desk.tick(world.now)
+        world.deliver()
+        assert asker.verdict()
+        asker.reachability.network_changed(world.now)
+
+
+def test_a_helper_that_says_nothing_at_all_is_asked_again_after_half_a_minute() -> None:
+    world, asker, links = scene(None, helpers=1, diallers=0)
+    assert asker.reachability.probe(links[0].observed, "utp", asker.outside, world.now)  # it is lost
+    world.now += UNABLE_PAUSE - 1
+    assert asker.asks(links[0]) is None
+    world.now += 1
+    assert asker.asks(links[0]) is not None
+
+
+def test_a_helper_that_has_had_us_dialled_is_not_asked_again_for_ten_minutes() -> None:
+    world, asker, links = scene(CONE, helpers=1)
+    assert asker.asks(links[0]) is not None
+    world.now += HELPER_PAUSE - 1
+    assert asker.asks(links[0]) is None
+    world.now += 1
+    assert asker.asks(links[0]) is not None
+
+
+def test_late_answers_are_given_to_whom_we_see_ourselves() -> None:
+    world, asker, links = scene(CONE, helpers=1)
+    links[0].reach.ask_late_answers(Idle(b"8 bytes!"))
+    relayed = world.link(asker, world.peers[1], "relayed")
+    relayed.reach.ask_late_answers(Idle(b"8 others"))
+    world.deliver()
+    assert world.peers[1].granted == [("20.0.0.1", b"8 bytes!")]
 
 
 def test_a_helper_that_sent_somebody_whom_we_have_met_is_asked_again_soon() -> None:
