@@ -15,6 +15,9 @@ from swarm.endpoint import Endpoint
 
 Direction = Literal["in", "out"]
 PathName = Literal["tcp", "utp", "tcp-punched", "utp-punched", "predicted", "birthday", "relayed", "turn"]
+INDIRECT_PATHS: frozenset[PathName] = frozenset({"relayed", "turn"})
+"""Paths on which what we observe is not the peer's own address: nobody can be sent there, nor they to others."""
+
 EncryptionName = Literal["plaintext", "obfuscated", "rc4"]
 """What carries the payload; "obfuscated" is plaintext behind a handshake of message stream encryption."""
 SourceName = Literal["tracker", "dht", "pex", "lsd", "incoming", "manual", "resume"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from swarm.endpoint import Endpoint
-from swarm.events import Direction, EncryptionName, PathName
+from swarm.events import INDIRECT_PATHS, Direction, EncryptionName, PathName
 from swarm.wire.handshake import Handshake
 
 
@@ -26,7 +26,8 @@ class Identity:
 
     @property
     def culprit(self) -> Culprit:
-        return Culprit(self.endpoint.host, None if self.endpoint.address.is_global else self.peer_id)
+        by_address = self.endpoint.address.is_global and self.path not in INDIRECT_PATHS
+        return Culprit(self.endpoint.host, None if by_address else self.peer_id)
 
 
 class Culprit(NamedTuple):

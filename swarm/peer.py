@@ -18,6 +18,7 @@ import trio
 
 from swarm.bitfield import Bitfield
 from swarm.errors import RemoteError, RemoteProtocolError
+from swarm.ext.freight import Freight
 from swarm.ext.negotiated import Extensions
 from swarm.identity import Identity
 from swarm.net.network import Buffer, ReceivesInto, SendsVectored, Stream, TellsRoundTrip
@@ -81,6 +82,9 @@ MAX_EXTENDED = 2_000
 """Extended messages a second.  anacrolix asks for all blocks of the metadata at once, which are 1,024; a read buffer
 full of requests that are all refused took a second to answer."""
 
+RETIRE_WITHIN = 5.0
+"""Seconds for what is under way over a connection that another one has replaced."""
+
 RATE_SECONDS = 10.0
 """Seconds over which rates are averaged, exponentially: what the choker compares."""
 
@@ -143,6 +147,7 @@ class PeerConnection:
         now = trio.current_time()
         self.identity = identity
         self.extensions = Extensions(self.send)
+        self.freight = Freight(lambda: self._woken.set())
         self._claims = claims
         self._fast = fast = identity.handshake.fast
         self._reader = WireReader(piece_count=None if claims else torrent.have.size, fast=fast)
@@ -164,6 +169,7 @@ class PeerConnection:
         self._claimed = self._handshakes = self._extended = 0  # messages since the last tick
         self._upload_at = -math.inf
         self._sending_since = math.inf
+        self._retire_by: float | None = None
 
     def __repr__(self) -> str:
         return f"<PeerConnection {self.identity.endpoint} {self.identity.path} {self.client}>"
@@ -239,7 +245,10 @@ class PeerConnection:
         ``mapping_keep_alive`` is the silence in seconds that our NAT bears; over µTP the stream itself sees to that.
         """
         self._measure(now)
-        self._claimed = self._handshakes = self._extended = 0
+        self._claimed = self._handshakes = self._extended = self.freight.large_frames = 0
+        if self._retire_by is not None and (self._has_retired or now >= self._retire_by):
+            self.close("duplicate")
+            return
         if now - self.received_at > idle_timeout:
             self.close("idle")
             return
@@ -249,6 +258,21 @@ class PeerConnection:
         self.keep_alive(now, min(mapping_keep_alive, KEEP_ALIVE_AFTER) if self._over_tcp else KEEP_ALIVE_AFTER)
         self.send(self.downloader.tick(now))
         self.extensions.tick(now)
+
+    def retire(self) -> None:
+        """Another connection to the peer has taken over: ask for nothing more, and end when what both ends have asked
+        for is here or refused.  With BEP 6 nothing is lost or fetched twice then."""
+        if self._retire_by is None:
+            self._retire_by = trio.current_time() + RETIRE_WITHIN
+            self.send(self.downloader.retire())
+
+    @property
+    def retiring(self) -> bool:
+        return self._retire_by is not None
+
+    @property
+    def _has_retired(self) -> bool:
+        return not self.downloader.interested and not self.uploader.interested
 
     def keep_alive(self, now: float, after: float) -> None:
         """Say something that needs an acknowledgement, unless we did within the last ``after`` seconds."""
@@ -355,7 +379,8 @@ class PeerConnection:
         asking for the next block later: nothing else that the peer says has to wait then."""
         pipeline = self.downloader.pipeline
         asks_later = pipeline.limit(min((bucket.rate for bucket in limits), default=math.inf) / BLOCK)
-        wait = take_all(limits, count, now)
+        count = self.freight.subject_to_limits(count)
+        wait = take_all(limits, count, now) if count else 0.0
         pipeline.resume_at = now + wait if asks_later else now
         return 0.0 if asks_later else wait
 
@@ -459,7 +484,7 @@ class PeerConnection:
     def _extended_untrusted(self, message: Extended, now: float) -> None:
         self._extended += 1
         self._handshakes += not message.ext_id
-        if self._extended > MAX_EXTENDED or self._handshakes > MAX_HANDSHAKES:
+        if self._extended > MAX_EXTENDED + self.freight.large_frames or self._handshakes > MAX_HANDSHAKES:
             raise RemoteProtocolError("extension-flood")
         if message.ext_id:
             self.extensions.receive_untrusted(message.ext_id, message.payload, now)
@@ -482,12 +507,26 @@ class PeerConnection:
                 self._sending_since = trio.current_time()
                 await self._stream.send_all(data)
                 self._sent(len(data))
-            elif trio.current_time() >= self._upload_at and (run := self.uploader.next_run(self._batch_limit())):
+            elif batch := self.freight.next_batch(self._batch, blocks_wait=self._blocks_wait()):
+                started = self._sending_since = trio.current_time()
+                await self._send_buffers(batch)
+                self._sent(sum(map(len, batch)))
+                self._adapt_batch(self._sent_at - started)
+            elif self._blocks_wait() and (run := self.uploader.next_run(self._batch_limit())):
                 await self._send_blocks(run)
             else:
                 self._woken = trio.Event()
                 with trio.move_on_at(self._upload_at if self.uploader else math.inf):
                     await self._woken.wait()
+
+    def _blocks_wait(self) -> bool:
+        return bool(self.uploader) and trio.current_time() >= self._upload_at
+
+    async def _send_buffers(self, buffers: Sequence[Buffer]) -> None:
+        if isinstance(self._stream, SendsVectored):
+            await self._stream.send_vectored(buffers)
+        else:
+            await self._stream.send_all(b"".join(buffers))
 
     def _batch_limit(self) -> int:
         return MIN_BATCH if self._torrent.upload_limits else self._batch
@@ -499,10 +538,7 @@ class PeerConnection:
         for wanted, block in zip(run, await self._torrent.read_blocks(run), strict=True):
             buffers += piece_header(*wanted), block
         started = self._sending_since = trio.current_time()
-        if isinstance(self._stream, SendsVectored):
-            await self._stream.send_vectored(buffers)
-        else:
-            await self._stream.send_all(b"".join(buffers))
+        await self._send_buffers(buffers)
         self.bytes_up += payload
         self._sent(payload + 13 * len(run))
         self._adapt_batch(self._sent_at - started)

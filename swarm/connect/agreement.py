@@ -20,10 +20,9 @@ from swarm.connect.predict import Plan, make_plan, predict_ports
 from swarm.connect.shot_port import ShotPort, ShotPorts
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.events import PathName
+from swarm.events import INDIRECT_PATHS, PathName
 from swarm.ext.extension import Say
 from swarm.ext.holepunch import may_meet
-from swarm.ext.holepunch_relay import INDIRECT_PATHS
 from swarm.ext.punch import Located, Punch
 from swarm.ext.punch_desk import Observes, PunchDesk
 from swarm.ext.punch_message import (

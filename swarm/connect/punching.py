@@ -16,6 +16,7 @@ from swarm.connect.report import Behaviour
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import (
+    INDIRECT_PATHS,
     Emit,
     PathName,
     PunchAsked,
@@ -147,7 +148,7 @@ class Punching:
             introducer
             for introducer in self._introducers()
             if introducer.speaks_holepunch
-            and introducer.path not in ("relayed", "turn")
+            and introducer.path not in INDIRECT_PATHS
             and peer.endpoint not in (introducer.observed, introducer.listens)
             and may_meet(introducer.observed, peer.endpoint)
         ]

@@ -13,7 +13,7 @@ from ipaddress import IPv6Address
 from typing import Protocol
 
 from swarm.endpoint import Endpoint, is_dialable
-from swarm.events import PathName
+from swarm.events import INDIRECT_PATHS, PathName
 from swarm.ext.allowance import Allowances
 from swarm.ext.extension import Say
 from swarm.ext.holepunch import Connect, ErrorCode, PunchError, may_meet
@@ -30,9 +30,6 @@ TARGET_BURST, TARGET_SECONDS = 30, 2.0
 
 UTP_PATHS: frozenset[PathName] = frozenset({"utp", "utp-punched"})
 """Paths on which the endpoint that we observe is the mapping of the peer's one UDP port."""
-
-INDIRECT_PATHS: frozenset[PathName] = frozenset({"relayed", "turn"})
-"""Paths on which what we observe is not the peer's own address: nobody can be sent there, nor they to others."""
 
 REASONS = {
     "no-such-peer": ErrorCode.NO_SUCH_PEER,

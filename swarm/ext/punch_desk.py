@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from swarm.endpoint import Endpoint, is_dialable
+from swarm.events import INDIRECT_PATHS
 from swarm.ext.allowance import Allowances
 from swarm.ext.holepunch import may_meet
-from swarm.ext.holepunch_relay import INDIRECT_PATHS
 from swarm.ext.punch import Punch
 from swarm.ext.punch_message import (
     MAX_DELAY,

@@ -16,10 +16,9 @@ from ipaddress import IPv6Address
 from typing import Protocol
 
 from swarm.endpoint import Endpoint
-from swarm.events import PathName
+from swarm.events import INDIRECT_PATHS, PathName
 from swarm.ext.allowance import Allowance
 from swarm.ext.holepunch import may_meet
-from swarm.ext.holepunch_relay import INDIRECT_PATHS
 from swarm.ext.reach_message import Forward, Idle, Outcome, Probe, ProbeResult, Seen, Transport
 
 PROBE_SECONDS = 30.0

@@ -18,10 +18,10 @@ from typing import Protocol
 
 from swarm.config import RelayLimits
 from swarm.endpoint import Endpoint, is_dialable
+from swarm.events import INDIRECT_PATHS
 from swarm.ext import relay_message
 from swarm.ext.allowance import Allowances
 from swarm.ext.freight import Lane, Receives
-from swarm.ext.holepunch_relay import INDIRECT_PATHS
 from swarm.ext.punch import Located
 from swarm.ext.relay_message import (
     HEADER,

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from swarm.bitfield import Bitfield
 from swarm.errors import RemoteProtocolError
+from swarm.torrent.openpiece import BLOCK
 from swarm.torrent.picker import Arrival, Picker, Sharing
 from swarm.torrent.pipeline import Pipeline
-from swarm.wire.messages import BlockData, Interested, NotInterested, encode_requests
+from swarm.wire.messages import BlockData, Cancel, Interested, NotInterested, encode_requests
 
 MAX_UNASKED = 64
 """Blocks never asked for that a peer may send before it is dropped; a few cross with our cancels and time-outs."""
@@ -61,6 +62,7 @@ class Downloader:
         "interested",
         "parole",
         "pipeline",
+        "retiring",
         "theirs",
         "wasted",
     )
@@ -71,6 +73,7 @@ class Downloader:
         self.choked = True
         self.interested = False
         self.parole = False
+        self.retiring = False
         self.wasted = 0
         self._peer = peer
         self._picker = picker
@@ -99,7 +102,7 @@ class Downloader:
             if self._offered is not self.theirs:
                 self._offered.add(index)
             self._picker.peer_has(index)
-            if not self.interested and self._picker.wants(index):
+            if not self.interested and not self.retiring and self._picker.wants(index):
                 self.interested = True
                 return _INTERESTED
         return b""
@@ -169,6 +172,8 @@ class Downloader:
 
     def refill(self, now: float) -> bytes:
         """Requests for whatever there is room for; a change of our interest when there is nothing to ask for."""
+        if self.retiring:
+            return b"" if self._asked else self._interest()
         pipeline = self.pipeline
         room = pipeline.room
         if not room or now < pipeline.resume_at or not self.interested or (self.choked and not self._allowed_fast):
@@ -189,6 +194,18 @@ class Downloader:
     def reconsider(self) -> bytes:
         """Other pieces are wanted now: our interest if it changed."""
         return self._interest() if self._joined else b""
+
+    def retire(self) -> bytes:
+        """Another connection to this peer takes over: cancel all requests.
+
+        With BEP 6 each stays outstanding until the block or a reject comes; when none is left interest ends.
+        """
+        self.retiring = True
+        size = self._picker.piece_size
+        asked = [(index, begin, min(BLOCK, size(index) - begin)) for index, begin in sorted(self._asked)]
+        if not self._fast:
+            self._give_up()
+        return b"".join(Cancel(*block).encode() for block in asked) + (b"" if self._asked else self._interest())
 
     def cancelled(self, index: int, begin: int, now: float) -> bool:
         """Whether the request was outstanding, so that a cancel is worth sending.
@@ -226,7 +243,7 @@ class Downloader:
             self._picker.peer_joined(self.theirs)
 
     def _interest(self) -> bytes:
-        interested = self._picker.is_interesting(self.theirs)
+        interested = not self.retiring and self._picker.is_interesting(self.theirs)
         if interested == self.interested:
             return b""
         self.interested = interested

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from swarm.endpoint import Endpoint
+from swarm.events import INDIRECT_PATHS
 from swarm.identity import Identity
 
 OUR_PREFIX = b"-SW"
@@ -60,7 +61,7 @@ def follows_our_rule(identity: Identity) -> bool:
 
 def _rank(identity: Identity) -> int:
     """How good a path is, as far as both ends see the same of it."""
-    if identity.path in ("relayed", "turn"):
+    if identity.path in INDIRECT_PATHS:
         return 0
     endpoint = identity.endpoint
     return 2 if endpoint.is_ipv6 and not endpoint.address.is_link_local else 1

@@ -16,7 +16,7 @@ import trio
 from swarm.bitfield import Bitfield
 from swarm.config import Config
 from swarm.errors import StorageError
-from swarm.events import Emit, PieceFailed, PieceVerified
+from swarm.events import INDIRECT_PATHS, Emit, PieceFailed, PieceVerified
 from swarm.identity import Culprit
 from swarm.net.network import Buffer
 from swarm.peer import PeerConnection
@@ -147,7 +147,7 @@ class Exchange:
         """Once a second while there are connections, after theirs."""
         if self.seeding:
             for peer in self.connections:
-                if peer.downloader.theirs.complete:
+                if peer.downloader.theirs.complete and not peer.freight.kept:
                     peer.close("both-complete")
         if self._choke_due or now >= self._choker.next_deadline or self._departed != self.connections.departed:
             self._choke(now)
@@ -298,5 +298,5 @@ def _view(peer: PeerConnection) -> PeerView:
         rate_up=peer.rate_up,
         bytes_up=peer.bytes_up,
         snubbed=peer.downloader.pipeline.snubbed,
-        relayed=peer.identity.path in ("relayed", "turn"),
+        relayed=peer.identity.path in INDIRECT_PATHS,
     )

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from swarm.endpoint import Endpoint
-from swarm.ext.holepunch_relay import INDIRECT_PATHS, UTP_PATHS
+from swarm.events import INDIRECT_PATHS
+from swarm.ext.holepunch_relay import UTP_PATHS
 from swarm.ext.pex import PREFERS_ENCRYPTION, REACHABLE, SEED, SUPPORTS_HOLEPUNCH, SUPPORTS_UTP, PexPeer
 from swarm.peer import PeerConnection
 from swarm.torrent.admission import Admission

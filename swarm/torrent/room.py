@@ -52,10 +52,9 @@ def who_makes_room(
 
 
 def of_no_use(peers: Iterable[PeerConnection], now: float) -> list[PeerConnection]:
-    """Who had its trial and moves nothing, the longest silent about blocks first."""
-    useless = [
-        peer for peer in peers if not peer.closing and now - peer.connected_at >= TRIAL and _usefulness(peer) < USE
-    ]
+    """Who had its trial and moves nothing, for others neither, the longest silent about blocks first."""
+    tried = [peer for peer in peers if not peer.closing and now - peer.connected_at >= TRIAL]
+    useless = [peer for peer in tried if _usefulness(peer) < USE and not peer.freight.circuits]
     return sorted(useless, key=lambda peer: (peer.bytes_down + peer.bytes_up, peer.connected_at))
 
 

@@ -26,6 +26,7 @@ class Placed:
     bytes_down: int = 0
     bytes_up: int = 0
     closing: bool = False
+    freight: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(circuits={}))
     identity: SimpleNamespace = field(init=False)
 
     def __post_init__(self) -> None:
