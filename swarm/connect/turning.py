@@ -1,0 +1,260 @@
+"""The node's allocations on TURN servers: opened when one is asked for, one for each address family, and closed with
+their last use (`swarm.connect.turn_port`).
+
+A server that cannot be reached, or refuses, is told to the user once, and tried again after a while that doubles.
+Knows of other peers' relayed addresses, too: what comes from there or goes there is no direct connection.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+
+from swarm.connect.dial import Link
+from swarm.connect.encrypted import Encryption
+from swarm.connect.shake import shake_as_initiator
+from swarm.connect.turn_port import TurnPort, TurnPortStatistics
+from swarm.endpoint import Endpoint
+from swarm.errors import RemoteError
+from swarm.events import Emit, Warned
+from swarm.net.network import Network
+from swarm.net.turn import open_allocation
+from swarm.wire.handshake import Handshake
+from swarm.wire.turn_uri import TurnServer
+
+FIRST_BACKOFF, MAX_BACKOFF = 15.0, 900.0
+"""Seconds until a server that failed is tried again: doubled each time."""
+
+LASTED = 60.0
+"""Seconds after which an allocation that was lost counts as one that had worked."""
+
+MAX_RELAYED = 1000
+"""Relayed addresses of others that are remembered, the latest."""
+
+SYNS, SYN_PATIENCE = (0.0, 0.3, 1.0, 2.0), 3.0
+
+HANDSHAKE_WITHIN = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TurnReport:
+    """How one server does, for the user."""
+
+    server: str
+    """Without credentials."""
+    allocations: tuple[TurnPortStatistics, ...]
+    error: str | None
+    """Why it was not to be had the last time; None if it was, or nobody has asked."""
+    detail: str
+    retry_in: float | None
+    opened: int
+    """Allocations made so far."""
+
+
+class Turning:
+    """All of a node's, while `run` runs.  ``welcome`` is given inbound links; ``opened`` is told of each relayed
+    address of ours."""
+
+    def __init__(
+        self,
+        network: Network,
+        servers: Sequence[TurnServer],
+        rng: random.Random,
+        *,
+        emit: Emit,
+        encryption: Encryption,
+        welcome: Callable[[Link], None],
+        opened: Callable[[Endpoint], None],
+    ) -> None:
+        self._network = network
+        self._servers = [_Server(server) for server in servers]
+        self._rng = rng
+        self._emit = emit
+        self._encryption = encryption
+        self._welcome = welcome
+        self._opened = opened
+        self._nursery: trio.Nursery | None = None
+        self._ports: dict[bool, TurnPort] = {}  # by whether it is IPv6
+        self._opening: dict[bool, trio.Event] = {}
+        self._relayed: dict[Endpoint, str] = {}
+
+    @property
+    def configured(self) -> bool:
+        """Whether there is any server to ask."""
+        return bool(self._servers)
+
+    async def run(self) -> None:
+        """Until cancelled; then all allocations are given back."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    async def port(self, *, ipv6: bool) -> TurnPort:
+        """The allocation of this family, opened now if need be.
+
+        RemoteError if no server gives one: "turn-" and why the first did not; at once while all are left alone.
+        """
+        port = self._ports.get(ipv6)
+        if port is not None and not port.closed:
+            return port
+        if self._nursery is None or not self._servers:
+            raise RemoteError("turn-off")
+        if ipv6 not in self._opening:
+            self._opening[ipv6] = trio.Event()
+            self._nursery.start_soon(self._open, ipv6)
+        await self._opening[ipv6].wait()
+        port = self._ports.get(ipv6)
+        if port is None or port.closed:
+            raise RemoteError(next((each.slug for each in self._servers if each.error is not None), "turn-lost"))
+        return port
+
+    @property
+    def ports(self) -> list[TurnPort]:
+        """What stands now."""
+        return [port for port in self._ports.values() if not port.closed]
+
+    def relayed_endpoints(self) -> tuple[Endpoint, ...]:
+        """Where servers receive for us now."""
+        return tuple(port.relayed for port in self.ports)
+
+    def permit(self, hosts: Sequence[str]) -> None:
+        """Let them in through the allocations that stand."""
+        for port in self.ports:
+            port.permit(hosts)
+
+    # -- others' relayed addresses ----------------------------------------------------------------------------------
+
+    def learnt(self, relayed: Endpoint, host: str) -> None:
+        """Somebody at ``host`` says that a server receives for him there."""
+        self._relayed.pop(relayed, None)
+        self._relayed[relayed] = host
+        if len(self._relayed) > MAX_RELAYED:
+            del self._relayed[next(iter(self._relayed))]
+
+    def is_relayed(self, endpoint: Endpoint) -> bool:
+        return endpoint in self._relayed
+
+    def relayed_for(self, endpoint: Endpoint) -> str | None:
+        """At which address whoever is relayed there is himself."""
+        return self._relayed.get(endpoint)
+
+    # -- handshakes -------------------------------------------------------------------------------------------------
+
+    async def shaken(self, port: TurnPort, remote: Endpoint, ours: Handshake) -> tuple[Link, Handshake]:
+        """A link to ``remote`` through ``port`` with hands shaken.  RemoteError if it comes to nothing."""
+        refusal = RemoteError("no-handshake")
+        for crypto_provide in self._encryption.offers(obfuscated_before=False):
+            link = await port.dial(remote, syn_times=SYNS, patience=SYN_PATIENCE)
+            try:
+                with trio.fail_after(HANDSHAKE_WITHIN):
+                    return await shake_as_initiator(link, ours, self._encryption, crypto_provide)
+            except RemoteError as error:
+                link.stream.abort()
+                refusal = error
+            except trio.TooSlowError:
+                link.stream.abort()
+                raise RemoteError("handshake-timed-out") from None
+            except trio.Cancelled:
+                link.stream.abort()
+                raise
+        raise refusal
+
+    # -- for the user -----------------------------------------------------------------------------------------------
+
+    def statistics(self) -> tuple[TurnReport, ...]:
+        now = trio.current_time()
+        return tuple(
+            TurnReport(
+                str(each.server),
+                tuple(port.statistics() for port in self.ports if each.ports.get(port.relayed.is_ipv6) is port),
+                each.error,
+                each.detail,
+                max(each.retry_at - now, 0.0) if each.error is not None else None,
+                each.opened,
+            )
+            for each in self._servers
+        )
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    async def _open(self, ipv6: bool) -> None:
+        """With the first server that gives an allocation, as long as that stands."""
+        opening = self._opening[ipv6]
+        try:
+            for server in self._servers:
+                if trio.current_time() >= server.retry_at and await self._serve(server, ipv6, opening):
+                    break
+        finally:
+            self._ports.pop(ipv6, None)
+            self._opening.pop(ipv6, None)
+            opening.set()
+
+    async def _serve(self, server: _Server, ipv6: bool, opening: trio.Event) -> bool:
+        """Whether this server gave one; it has ended by then."""
+        began = None
+        try:
+            async with open_allocation(self._network, server.server, self._rng, ipv6=ipv6) as socket:
+                began = trio.current_time()
+                port = self._ports[ipv6] = TurnPort(socket, self._rng, self._welcome)
+                server.works(port)
+                self._opened(port.relayed)
+                del self._opening[ipv6]
+                opening.set()
+                failure = await _end_of(port)
+        except RemoteError as error:
+            failure = error
+        if failure is not None:
+            worked = began is not None and trio.current_time() - began >= LASTED
+            if (sentence := server.failed(failure, trio.current_time(), worked=worked)) is not None:
+                self._emit(Warned(sentence))
+        return began is not None
+
+
+class _Server:
+    """What is known of one server."""
+
+    def __init__(self, server: TurnServer) -> None:
+        self.server = server
+        self.ports: dict[bool, TurnPort] = {}
+        self.opened = 0
+        self.error: str | None = None
+        self.detail = ""
+        self.retry_at = float("-inf")
+        self._backoff = FIRST_BACKOFF
+
+    @property
+    def slug(self) -> str:
+        """Its last error, as one of a rung's reasons."""
+        error = self.error or "lost"
+        return error if error.startswith("turn-") else f"turn-{error}"
+
+    def works(self, port: TurnPort) -> None:
+        self.ports[port.relayed.is_ipv6] = port
+        self.opened += 1
+        self.error, self.detail = None, ""
+
+    def failed(self, error: RemoteError, now: float, *, worked: bool) -> str | None:
+        """Leave it alone for a while; a sentence for the user if that is news."""
+        if worked:
+            self._backoff = FIRST_BACKOFF
+        news = self._backoff == FIRST_BACKOFF or error.reason != self.error
+        self.error, self.detail = error.reason, error.detail
+        self.retry_at = now + self._backoff
+        self._backoff = min(2 * self._backoff, MAX_BACKOFF)
+        if not news:
+            return None
+        return f"TURN server {self.server} is of no use now: {error.detail or error.reason}; it is tried again"
+
+
+async def _end_of(port: TurnPort) -> RemoteError | None:
+    try:
+        await port.run()
+    except RemoteError as error:
+        return error
+    return None
