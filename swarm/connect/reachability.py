@@ -35,10 +35,14 @@ HELPER_PAUSE = 600.0
 """Seconds until helpers of the same network are asked again, if they had us dialled."""
 
 UNABLE_PAUSE = 30.0
-"""Likewise if the helper had nobody to dial, or somebody whom we have met, or has said nothing so far."""
+"""Likewise, at first, if the helper had nobody to dial, or somebody whom we have met, or says nothing; twice as long
+each time that it is so again, HELPER_PAUSE at most."""
 
 NOTICE_PAUSE = 60.0
 """Seconds: the DHT brings strangers all the time, and to look at one takes as long as to answer him, 10 µs."""
+
+MAX_ASKED = 300
+"""Networks remembered whose helpers were asked: as many as can be within HELPER_PAUSE."""
 
 MAX_PENDING = 16
 """Probes under way; the oldest is forgotten."""
@@ -86,7 +90,7 @@ class ReachabilityProbe:
     def may_ask(self, helper: Endpoint, transport: Transport, now: float) -> bool:
         """Whether a probe is due, and the peer that we see at ``helper`` one to ask."""
         facts = self._facts[transport, helper.is_ipv6]
-        if now < facts.next_probe(now) or now < facts.asked.get(network_of(helper.host), now):
+        if now < facts.next_probe(now) or not facts.may_ask(network_of(helper.host), now):
             return False
         return self._is_outside(helper.host)
 
@@ -101,7 +105,7 @@ class ReachabilityProbe:
             return None
         facts = self._facts[transport, helper.is_ipv6]
         facts.probed = now
-        facts.ask_again(network_of(helper.host), now + UNABLE_PAUSE)
+        facts.asking(network_of(helper.host), now)
         nonce = self._rng.randbytes(NONCE_SIZE)
         self._pending[nonce] = _Pending(helper, transport, now)
         if len(self._pending) > MAX_PENDING:
@@ -120,11 +124,9 @@ class ReachabilityProbe:
         stranger = remote.host != pending.helper.host and self.sent_to[transport].uninvited(remote.host, now)
         if not asked or not stranger or not self._is_outside(remote.host):
             facts = self._facts[pending.transport, pending.helper.is_ipv6]
-            facts.ask_again(network_of(pending.helper.host), now + UNABLE_PAUSE)  # he may find another dialler
+            facts.unable(network_of(pending.helper.host), now)  # he may find another dialler
             return False
-        self._facts[pending.transport, pending.helper.is_ipv6].ask_again(
-            network_of(pending.helper.host), now + HELPER_PAUSE
-        )
+        self._facts[pending.transport, pending.helper.is_ipv6].able(network_of(pending.helper.host), now)
         self._prove(transport, remote, now)
         return True
 
@@ -136,9 +138,9 @@ class ReachabilityProbe:
         del self._pending[nonce]
         facts, network = self._facts[pending.transport, helper.is_ipv6], network_of(helper.host)
         if outcome not in IN_VAIN:
-            facts.ask_again(network, now + UNABLE_PAUSE)
+            facts.unable(network, now)
         elif pending.since + PROBE_SECONDS > now:
-            facts.ask_again(network, now + HELPER_PAUSE)
+            facts.able(network, now)
             facts.fail(network, now)
 
     def network_changed(self, now: float) -> None:
@@ -202,8 +204,8 @@ class _Facts:
     noticed: dict[Novelty, float] = field(default_factory=dict)
     """When something uninvited was told of last."""
     probed: float = float("-inf")
-    asked: dict[str, float] = field(default_factory=dict)
-    """By the helper's network: when it may be asked again."""
+    asked: dict[str, _Asked] = field(default_factory=dict)
+    """By the helper's network; the longest not asked first."""
 
     def verdict(self, now: float) -> bool | None:
         if len(self.recent_failures(now)) >= FAILURES:
@@ -221,7 +223,30 @@ class _Facts:
         verdict = self.verdict(now)
         return max(self.probed, self.proved if verdict else self.probed) + RECHECK[verdict]
 
-    def ask_again(self, network: str, when: float) -> None:
-        """Networks whose time has come are forgotten: at one probe in two seconds, 300 are kept at most."""
-        self.asked = {each: time for each, time in self.asked.items() if time > self.probed}
-        self.asked[network] = when
+    def may_ask(self, network: str, now: float) -> bool:
+        asked = self.asked.get(network)
+        return asked is None or asked.again <= now
+
+    def asking(self, network: str, now: float) -> None:
+        """It is asked now; until it has said something that helps, its next turn is after a longer pause each time."""
+        before = self.asked.pop(network, None)
+        pause = UNABLE_PAUSE if before is None else min(2 * before.pause, HELPER_PAUSE)
+        self.asked[network] = _Asked(now + pause, pause)
+        if len(self.asked) > MAX_ASKED:
+            del self.asked[next(iter(self.asked))]
+
+    def unable(self, network: str, now: float) -> None:
+        if (asked := self.asked.get(network)) is not None:
+            asked.again = now + asked.pause
+
+    def able(self, network: str, now: float) -> None:
+        if (asked := self.asked.get(network)) is not None:
+            asked.again, asked.pause = now + HELPER_PAUSE, UNABLE_PAUSE / 2
+
+
+@dataclass(slots=True)
+class _Asked:
+    """Helpers of one network: when they may be asked again, and the pause if they cannot help now."""
+
+    again: float
+    pause: float

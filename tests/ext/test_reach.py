@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -583,6 +584,17 @@ def test_a_helper_that_says_nothing_at_all_is_asked_again_after_half_a_minute() 
     assert asker.asks(links[0]) is None
     world.now += 1
     assert asker.asks(links[0]) is not None
+
+
+def test_who_is_asked_in_vain_again_and_again_is_asked_ever_less() -> None:
+    world, asker, links = scene(None, helpers=1, diallers=0)
+    asked = []
+    for _ in range(3 * int(HELPER_PAUSE)):
+        world.now += 1.0
+        if asker.asks(links[0]) is not None:
+            asked.append(world.now)
+    pauses = [later - earlier for earlier, later in pairwise(asked)]
+    assert pauses == [30, 60, 120, 240, 480, 600]
 
 
 def test_a_helper_that_has_had_us_dialled_is_not_asked_again_for_ten_minutes() -> None:
