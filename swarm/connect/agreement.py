@@ -82,7 +82,8 @@ class MeetingSide(Protocol):
 
 class Agreements:
     """``is_own`` knows our own endpoints; ``terms`` is what we say of ourselves; ``external_host(ipv6)`` is our address
-    as others see it, if known; ``introduces`` as for `PunchDesk`."""
+    as others see it, if known; ``is_neighbour(host)`` whether a host is in a network of ours;
+    ``introduces`` as for `PunchDesk`."""
 
     def __init__(
         self,
@@ -94,12 +95,14 @@ class Agreements:
         introduces: Callable[[], bool] = lambda: True,
         terms: Callable[[], Terms] = Terms,
         external_host: Callable[[bool], str | None] = lambda ipv6: None,
+        is_neighbour: Callable[[str], bool] = lambda host: False,
     ) -> None:
         self._ports = ports
         self._side = side
         self._is_own = is_own
         self._terms = terms
         self._external_host = external_host
+        self._is_neighbour = is_neighbour
         self._punches: dict[Punch, None] = {}
         self._meetings: dict[Key, _Meeting] = {}
         self._attending: set[trio.CancelScope] = set()
@@ -248,7 +251,7 @@ class Agreements:
     # -- both -------------------------------------------------------------------------------------------------------
 
     def _hear(self, peer: Endpoint, terms: Terms) -> None:
-        self._side.terms_heard(peer, usable(terms, peer.host, self._external_host(peer.is_ipv6)))
+        self._side.terms_heard(peer, usable(terms, peer.host, self._external_host(peer.is_ipv6), self._is_neighbour))
 
     async def _meet(self, meeting: _Meeting, port: ShotPort, peer: Endpoint, *, initiator: bool) -> Link:
         measure = await meeting.next(Measure)

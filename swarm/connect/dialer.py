@@ -18,9 +18,9 @@ from swarm.connect.ladder import Failure, Rung, UnreachableError, climb
 from swarm.connect.punching import Punching
 from swarm.connect.rungs import Means, Rungs
 from swarm.connect.shake import shake_as_initiator
+from swarm.connect.shots import Shots
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.ext.allowance import Allowance
 from swarm.peerlist import HUNG_UP, KnownPeer
 from swarm.wire.handshake import Handshake
 
@@ -29,12 +29,6 @@ IDLE_LOOK = 1.0
 
 KEPT_FREE = 4
 """One attempt in so many is kept for peers that more than strangers have named."""
-
-MAX_SHOTS = 16
-SHOTS_BURST, SHOTS_SECONDS = 24, 2.0
-"""Peers that are being dialled because an introducer said so, beside those of our own choice; and those that came to
-nothing, of the whole node: so many at once, then one in so many seconds.  An introducer may lie about who wants to meet
-us, and each costs whoever is there five datagrams and a few SYNs of TCP."""
 
 ANOTHER_TRY = 10.0
 """Seconds into an attempt after which a peer that hangs up is not dialled again in it.  Policies refuse at once; one
@@ -88,9 +82,7 @@ class Dialer:
         self._online: tuple[trio.Nursery, Means] | None = None
         self._woken = trio.Event()
         self._attempts: dict[trio.CancelScope, WantsPeers] = {}
-        self._shots = Allowance(SHOTS_BURST, SHOTS_SECONDS)
-        self.shooting = 0
-        """Shots under way."""
+        self.shots = Shots()
         self.half_open = 0
         """Attempts under way, shots not counted: strangers must not keep us from dialling."""
 
@@ -107,19 +99,19 @@ class Dialer:
             finally:
                 self._online = None
 
-    def shoot(self, torrent: WantsPeers, peer: KnownPeer, at: Endpoint) -> bool:
-        """Dial ``at`` now, as target of a rendezvous: the other end does at this moment.
+    def shoot(self, torrent: WantsPeers, peer: KnownPeer, at: Endpoint, introducer: Endpoint) -> bool:
+        """Dial ``at`` now, as target of a rendezvous: the other end does at this moment, or so ``introducer`` says.
 
-        False, and nothing is done, while offline, beyond MAX_SHOTS at once, and where too many came to nothing.
+        False, and nothing is done, while offline and where there are too many (`Shots`).
         """
         punching = torrent.punching
-        if self._online is None or punching is None or self.shooting >= MAX_SHOTS:
+        if self._online is None or punching is None:
             return False
-        if not self._shots.take(trio.current_time()):
+        ended = self.shots.take(introducer, trio.current_time())
+        if ended is None:
             return False
         nursery, means = self._online
-        self.shooting += 1
-        nursery.start_soon(self._reach, torrent, peer, self._rungs.shots_at(at, means, punching), self._shot_ended)
+        nursery.start_soon(self._reach, torrent, peer, self._rungs.shots_at(at, means, punching), ended)
         return True
 
     def redial(self, torrent: WantsPeers, peer: KnownPeer) -> bool:
@@ -164,11 +156,6 @@ class Dialer:
     def _ended(self, reached: bool) -> None:
         self.half_open -= 1
         self._woken.set()
-
-    def _shot_ended(self, reached: bool) -> None:
-        self.shooting -= 1
-        if reached:
-            self._shots.give_back()
 
     async def _reach(
         self, torrent: WantsPeers, peer: KnownPeer, rungs: Sequence[Rung], ended: Callable[[bool], None]

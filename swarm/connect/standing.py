@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
 from typing import Literal, NamedTuple
 
 import trio
@@ -93,6 +93,7 @@ class Standing:
         """That we listen on, 0 while offline."""
         self._addresses: dict[Family, frozenset[str]] = dict.fromkeys(FAMILIES, frozenset())
         self._inside: list[str] = []  # private IPv4 addresses of our interfaces
+        self._lans: list[IPv4Network | IPv6Network] = []  # private networks that we are on
         self._global: dict[Family, str | None] = dict.fromkeys(FAMILIES)  # of our interfaces
         self._seen_at: dict[Family, str] = {}  # our addresses as most see them, until most see another
         self._mapped: dict[Family, int] = {}  # outside ports, also those that were lost a moment ago
@@ -201,6 +202,10 @@ class Standing:
             host in (self._where[family].host, self._seen_at.get(family)) or host in self._addresses[family]
             for family in FAMILIES
         )
+
+    def is_neighbour(self, host: str) -> bool:
+        """Whether an address is in a private network that we are on."""
+        return any(ip_address(host) in lan for lan in self._lans)
 
     def probe_through(self, helper: Endpoint, transport: TestedTransport, seen: Seen) -> Probe | None:
         """What to ask now of a peer at ``helper``, who says that he sees us at ``seen``; None if nothing."""
@@ -357,14 +362,15 @@ class Standing:
         """What our interfaces have.  What was known of a family's NATs holds as long as its addresses do."""
         now = trio.current_time()
         here = [
-            (interface, ip_address(address.host.partition("%")[0]))
+            (interface, ip_interface(f"{address.host.partition('%')[0]}/{address.prefix_length}"))
             for interface in self._network.interfaces()
             if interface.up
             for address in interface.addresses
         ]
-        hosts = {host for _, host in here}
-        private = (host for interface, host in here if host.version == 4 and host.is_private and not interface.loopback)
-        self._inside = [str(host) for host in private]
+        hosts = {address.ip for _, address in here}
+        private = [address for interface, address in here if address.ip.is_private and not interface.loopback]
+        self._inside = [str(address.ip) for address in private if address.version == 4]
+        self._lans = [address.network for address in private]
         for family in FAMILIES:
             addresses = frozenset(str(host) for host in hosts if host.version == family)
             if addresses != self._addresses[family] and self._addresses[family]:

@@ -45,6 +45,11 @@ class Allowances:
         self._seconds = seconds
         self._kept: dict[Hashable, Allowance] = {}  # the longest unused first
 
+    def give_back(self, key: Hashable) -> None:
+        """As `Allowance.give_back`, for one key; nothing if it has been forgotten."""
+        if (allowance := self._kept.get(key)) is not None:
+            allowance.give_back()
+
     def take(self, key: Hashable, now: float) -> bool:
         """As `Allowance.take`, for one key."""
         allowance = self._kept.pop(key, None) or Allowance(self._burst, self._seconds)

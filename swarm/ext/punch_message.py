@@ -39,6 +39,9 @@ MAX_PAYLOAD = 1024
 """Bytes of a message; ours have 50 to 300."""
 
 MAX_CANDIDATES = 8
+MAX_NEIGHBOURS = 4
+"""Endpoints in our own network at which one peer may be, by each transport: of its cable, its radio, its containers."""
+
 MAX_PORTS = 8
 MAX_DELAY = 5_000
 MAX_RTT = 60_000
@@ -157,18 +160,23 @@ def parse_punch_message_untrusted(payload: bytes | bytearray | memoryview) -> Pu
     return None if said is None or read is None else read(said.string(b"s", NONCE_SIZE), said)
 
 
-def usable(terms: Terms, observed: str, ours: str | None) -> Terms:
+def usable(terms: Terms, observed: str, ours: str | None, is_neighbour: Callable[[str], bool]) -> Terms:
     """``terms`` without those UDP and TCP endpoints to which a peer must not send us: what stays is at the address
-    ``observed`` of it, or private if ``ours``, our own address as others see it, is the same, so that we share a LAN.
+    ``observed`` of it; or, if ``ours``, our own address as others see it, is the same, in a network that we are on
+    (``is_neighbour`` of its host), MAX_NEIGHBOURS of each.
 
-    A stranger must not have us shoot at a third party, nor knock about in our network.  Relayed endpoints are a third
+    A stranger must not have us shoot at a third party, nor knock about in our network: an introducer that names our own
+    outside address can still point at a few hosts of our LAN, once in a meeting.  Relayed endpoints are a third
     party's by nature; only those that nobody can be sent to are left out.
     """
 
-    def leads_to_it(endpoint: Endpoint) -> bool:
-        return is_dialable(endpoint) and (endpoint.host == observed or (observed == ours and _is_of_a_lan(endpoint)))
+    def kept(endpoints: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+        dialable = [endpoint for endpoint in endpoints if is_dialable(endpoint)]
+        near = [each for each in dialable if each.host != observed and _is_of_a_lan(each) and is_neighbour(each.host)]
+        allowed = near[:MAX_NEIGHBOURS] if observed == ours else []
+        return tuple(each for each in dialable if each.host == observed or each in allowed)
 
-    udp, tcp = (tuple(filter(leads_to_it, endpoints)) for endpoints in (terms.udp, terms.tcp))
+    udp, tcp = kept(terms.udp), kept(terms.tcp)
     relayed = tuple(endpoint for endpoint in terms.relayed if is_dialable(endpoint) and endpoint.address.is_global)
     return replace(terms, udp=udp, tcp=tcp, relayed=relayed)
 

@@ -219,7 +219,7 @@ class Admission:
         if self._inside is None or self.is_full:
             return
         peer = self.peers.add(at, "pex", trio.current_time(), introducer=introducer)
-        if peer is not None and not peer.busy and self._lent.dialer.shoot(self, peer, at):
+        if peer is not None and not peer.busy and self._lent.dialer.shoot(self, peer, at, introducer):
             self.peers.dialed(peer, trio.current_time())
 
     def swap(self, peer: PeerConnection) -> bool:

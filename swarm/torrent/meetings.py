@@ -48,7 +48,8 @@ class Meetings:
             is_own=admission.peers.owns,
             introduces=lent.standing.is_open,
             terms=lent.standing.terms,
-            external_host=lent.standing.own_address,
+            external_host=lambda ipv6: lent.standing.external_host(ipv6=ipv6),
+            is_neighbour=lent.standing.is_neighbour,
         )
 
     def extension(self, say: Say, peer: PeerConnection) -> Punch:

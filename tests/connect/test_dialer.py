@@ -13,11 +13,12 @@ from trio.testing import MockClock
 
 from swarm.config import Config
 from swarm.connect.dial import Link, dial_utp
-from swarm.connect.dialer import MAX_SHOTS, SHOTS_BURST, SHOTS_SECONDS, Dialer
+from swarm.connect.dialer import Dialer
 from swarm.connect.encrypted import Encryption
 from swarm.connect.ladder import Failure
 from swarm.connect.punching import Outcome
 from swarm.connect.rungs import Means
+from swarm.connect.shots import MAX_SHOTS, SHOTS_BURST, SHOTS_SECONDS
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import PunchRole
@@ -188,12 +189,14 @@ async def test_shots_that_come_to_nothing_are_few_and_leave_room_for_dials_of_ou
         await trio.testing.wait_all_tasks_blocked()
         shots = 0
         for _ in range(600):  # a minute
-            shots += sum(dialer.shoot(torrent, KnownPeer(PEER, 0.0), PEER) for _shot in range(50))
-            assert dialer.shooting <= MAX_SHOTS and dialer.half_open == 0
+            for liar in range(10):
+                introducer = Endpoint(f"21.0.0.{liar}", 6881)
+                shots += sum(dialer.shoot(torrent, KnownPeer(PEER, 0.0), PEER, introducer) for _shot in range(20))
+            assert dialer.shots.under_way <= MAX_SHOTS and dialer.half_open == 0
             await trio.sleep(0.1)
         assert 50 <= shots <= SHOTS_BURST + 60 / SHOTS_SECONDS
         nursery.cancel_scope.cancel()
-    assert dialer.shooting == 0
+    assert dialer.shots.under_way == 0
 
 
 async def test_attempts_for_a_torrent_that_has_gone_are_broken_off(autojump_clock: MockClock) -> None:

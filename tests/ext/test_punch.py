@@ -19,6 +19,7 @@ from swarm.ext.punch_desk import LEAD, MAX_SESSIONS, PAIR_BURST, SESSION_SECONDS
 from swarm.ext.punch_message import (
     MAX_CANDIDATES,
     MAX_DELAY,
+    MAX_NEIGHBOURS,
     MAX_PAYLOAD,
     MAX_PORTS,
     Answer,
@@ -170,10 +171,22 @@ def test_candidates_lead_to_the_peer_that_named_them_or_into_the_lan_that_we_sha
     other_port, nowhere = Endpoint(HERE.host, 1), Endpoint(HERE.host, 0)
     named = (HERE, other_port, nowhere, lan, loopback, third)
     terms = Terms(udp=named, tcp=named, relayed=(third, lan, Endpoint("224.0.0.1", 5)))
-    stranger = usable(terms, HERE.host, THERE.host)
+    stranger = usable(terms, HERE.host, THERE.host, is_neighbour)
     assert (stranger.udp, stranger.tcp, stranger.relayed) == ((HERE, other_port), (HERE, other_port), (third,))
-    assert usable(terms, HERE.host, None).udp == (HERE, other_port)
-    assert usable(terms, HERE.host, HERE.host).udp == (HERE, other_port, lan)
+    assert usable(terms, HERE.host, None, is_neighbour).udp == (HERE, other_port)
+    assert usable(terms, HERE.host, HERE.host, is_neighbour).udp == (HERE, other_port, lan)
+    assert usable(terms, HERE.host, HERE.host, lambda host: False).udp == (HERE, other_port)
+
+
+def test_an_introducer_that_names_our_own_address_points_at_few_hosts_of_our_network() -> None:
+    inside = tuple(Endpoint(f"192.168.1.{number}", 80) for number in range(1, 9))
+    elsewhere = tuple(Endpoint(f"10.0.0.{number}", 80) for number in range(1, 9))
+    heard = usable(Terms(udp=elsewhere + inside, tcp=inside), HERE.host, HERE.host, is_neighbour)
+    assert (heard.udp, heard.tcp) == (inside[:MAX_NEIGHBOURS], inside[:MAX_NEIGHBOURS])
+
+
+def is_neighbour(host: str) -> bool:
+    return host.startswith("192.168.1.")
 
 
 # ---- the extension
