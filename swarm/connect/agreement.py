@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Protocol, TypeVar
 
 import trio
@@ -21,9 +22,10 @@ from swarm.connect.shot_port import ShotPort, ShotPorts
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import INDIRECT_PATHS, PathName
+from swarm.ext.allowance import Allowances, account_of
 from swarm.ext.extension import Say
 from swarm.ext.holepunch import may_meet
-from swarm.ext.punch import Located, Punch
+from swarm.ext.punch import OFFERED_BURST, OFFERED_SECONDS, Located, Punch
 from swarm.ext.punch_desk import Observes, PunchDesk
 from swarm.ext.punch_message import (
     NONCE_SIZE,
@@ -45,6 +47,10 @@ MESSAGE_WITHIN = 3.0
 
 MAX_ATTENDED = 12
 """Meetings as target at once, in one torrent."""
+
+PAIR_BURST, PAIR_SECONDS = 4, 20.0
+"""Meetings with one peer that one introducer may call us to: so many at once, then one in so many seconds.  While one
+is on we do not ask for that peer ourselves: who says that it wants us, and lies, must not keep us from it."""
 
 MAX_WAITING = 8
 """Messages of one meeting that wait to be read; there are four in all."""
@@ -106,13 +112,15 @@ class Agreements:
         self._punches: dict[Punch, None] = {}
         self._meetings: dict[Key, _Meeting] = {}
         self._attending: set[trio.CancelScope] = set()
+        self._offered_by = Allowances(OFFERED_BURST, OFFERED_SECONDS)
+        self._pairs = Allowances(PAIR_BURST, PAIR_SECONDS)
         self.desk = PunchDesk(
             lambda: self._punches, is_own=is_own, observes=observes, rng=ports.rng, introduces=introduces
         )
 
     def extension(self, say: Say, located: Located) -> Punch:
         """``sw_punch`` for a connection."""
-        punch = Punch(say, self, located)
+        punch = Punch(say, self, located, partial(self._offered_by.take, account_of(located.observed)))
         self._punches[punch] = None
         return punch
 
@@ -194,6 +202,8 @@ class Agreements:
             return "not-bridged"
         if not self._side.wants(offered.sender):
             return "not-wanted"
+        if not self._pairs.take((account_of(by.located.observed), account_of(offered.sender)), now):
+            return "too-many-of-pair"
         if self._gives_way(offered):
             return "crossed"
         taken = (by, offered.session) in self._meetings or len(self._attending) >= MAX_ATTENDED

@@ -8,6 +8,7 @@ punched rungs ask it for a `Meeting`; as target it has the dialer shoot at once;
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 import trio
 
@@ -26,8 +27,9 @@ from swarm.events import (
     RendezvousRefused,
     RendezvousRelayed,
 )
+from swarm.ext.allowance import Allowances, account_of
 from swarm.ext.extension import Say
-from swarm.ext.holepunch import ErrorCode, Holepunch, may_meet
+from swarm.ext.holepunch import UNASKED_BURST, UNASKED_SECONDS, ErrorCode, Holepunch, may_meet
 from swarm.ext.holepunch_relay import UTP_PATHS, HolepunchRelay, RelayStatistics
 from swarm.peer import PeerConnection
 from swarm.peerlist import KnownPeer
@@ -100,6 +102,7 @@ class Punching:
         self._mapping = mapping
         self.predict = predict
         """A stream to a peer through ports that the NATs are expected to hand out; None where that is not spoken."""
+        self._unasked = Allowances(UNASKED_BURST, UNASKED_SECONDS)
         self._relay = HolepunchRelay(self._introducers, owns)
         self._meetings: dict[Endpoint, Meeting] = {}
         self._expected: dict[str, float] = {}  # hosts, and until when
@@ -107,7 +110,8 @@ class Punching:
 
     def extension(self, say: Say, peer: PeerConnection) -> Holepunch[Introducer]:
         """``ut_holepunch`` for a connection."""
-        return Holepunch(say, self, Introducer(peer, say))
+        may_be_unasked = partial(self._unasked.take, account_of(peer.identity.endpoint))
+        return Holepunch(say, self, Introducer(peer, say), may_be_unasked)
 
     def introducers_changed(self) -> None:
         """A connection said what it speaks: it may be the introducer that somebody waits for."""
@@ -192,11 +196,14 @@ class Punching:
         if not may_meet(introducer.observed, peer) or self._owns(peer) or self._is_connected(peer):
             return
         self._expect(peer, now)
-        meeting = self._meetings.get(asked or peer) or self._meeting_at(peer.host)
-        if meeting is not None:
-            meeting.tell(peer, introducer)
-        elif asked is None:
+        # Who was not asked may be right, since the peer may ask for us, too; but he says nothing of where we shoot at
+        # the moment that an introducer of our choice will tell, unless it is where we would shoot anyway.
+        meeting = self._meetings.get(asked or peer)
+        if meeting is not None and meeting.tell(peer, introducer):
+            return
+        if asked is None:
             self._emit(PunchAsked(self._info_hash, peer, "target", introducer.observed))
+        if asked is None or meeting is not None:
             self._shoot(peer, introducer.observed)
 
     def rendezvous_failed(self, introducer: Introducer, target: Endpoint, code: ErrorCode | None, now: float) -> None:
@@ -214,10 +221,6 @@ class Punching:
 
     def _is_connected(self, endpoint: Endpoint) -> bool:
         return any(endpoint in (each.observed, each.listens) for each in self._introducers())
-
-    def _meeting_at(self, host: str) -> Meeting | None:
-        """The peer we ask for may be told us under another port, and by its own asking."""
-        return next((each for target, each in self._meetings.items() if target.host == host and not each.told), None)
 
     def _expect(self, endpoint: Endpoint, now: float) -> None:
         self._expected.pop(endpoint.host, None)
@@ -286,10 +289,6 @@ class Meeting:
     def target(self) -> Endpoint:
         return self._peer.endpoint
 
-    @property
-    def told(self) -> bool:
-        return self._where is not None
-
     async def agree(self, patience: float) -> Endpoint:
         """Ask introducers until one has told both of us to dial; where.
 
@@ -304,12 +303,13 @@ class Meeting:
             raise RemoteError(self._reason)
         return self._where
 
-    def tell(self, endpoint: Endpoint, introducer: Introducer) -> None:
-        """An introducer says: dial there now."""
+    def tell(self, endpoint: Endpoint, introducer: Introducer) -> bool:
+        """An introducer says: dial there now.  False if we shoot somewhere else already."""
         if self._where is None:
             self._where = endpoint
             self._teller = introducer
             self._news.set()
+        return self._where == endpoint
 
     @property
     def told_over_tcp(self) -> bool:

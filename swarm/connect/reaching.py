@@ -14,8 +14,9 @@ from swarm.connect.nat_tests import Helper
 from swarm.connect.standing import Standing
 from swarm.endpoint import Endpoint
 from swarm.events import PathName
+from swarm.ext.allowance import account_of
 from swarm.ext.extension import Say
-from swarm.ext.reach import Reach
+from swarm.ext.reach import Reach, ReachAllowances
 from swarm.ext.reach_desk import Acquaintance, DeskStatistics, ReachDesk
 from swarm.ext.reach_message import TRANSPORTS, Forward, Idle, Seen, Transport
 from swarm.peer import PeerConnection
@@ -29,9 +30,10 @@ and each costs a microsecond."""
 class Contact:
     """A connection as the desk looks at it; the key of its `Reach`."""
 
-    def __init__(self, peer: PeerConnection, say: Say, desk: ReachDesk) -> None:
+    def __init__(self, peer: PeerConnection, say: Say, desk: ReachDesk, allowances: ReachAllowances) -> None:
         self.peer = peer
-        self.reach: Reach[Contact] = Reach(say, desk, self, _seen(peer))
+        allowed = partial(allowances.take, account_of(peer.identity.endpoint))
+        self.reach: Reach[Contact] = Reach(say, desk, self, _seen(peer), allowed)
 
     @property
     def observed(self) -> Endpoint:
@@ -59,6 +61,7 @@ class Reaching:
         self._standing = standing
         self._back_dialer = back_dialer
         self._noted = float("-inf")
+        self._allowances = ReachAllowances()
         self._desk = ReachDesk(
             self._contacts,
             is_own=standing.is_own,
@@ -71,7 +74,7 @@ class Reaching:
 
     def extension(self, say: Say, peer: PeerConnection) -> Reach[Contact]:
         """``sw_reach`` for a connection."""
-        return Contact(peer, say, self._desk).reach
+        return Contact(peer, say, self._desk, self._allowances).reach
 
     def statistics(self) -> DeskStatistics:
         """Our part as helper and dialler."""

@@ -8,11 +8,11 @@ Shots that met somebody are given back, and who had us meet somebody lately is n
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 
 from swarm.endpoint import Endpoint
-from swarm.ext.allowance import Allowance, Allowances
+from swarm.ext.allowance import Allowance, Allowances, account_of
 
 MAX_SHOTS = 16
 MAX_SHOTS_OF_ONE = 4
@@ -35,14 +35,14 @@ class Shots:
 
     def __init__(self) -> None:
         self.under_way = 0
-        self._of_one: Counter[str] = Counter()
+        self._of_one: Counter[Hashable] = Counter()
         self._all = Allowance(SHOTS_BURST, SHOTS_SECONDS)
         self._each = Allowances(ONE_BURST, ONE_SECONDS)
-        self._trusted: dict[str, None] = {}
+        self._trusted: dict[Hashable, None] = {}
 
     def take(self, introducer: Endpoint, now: float) -> Ended | None:
         """Whether to shoot because ``introducer`` says so: what to call in the end; None if not."""
-        party = introducer.party
+        party = account_of(introducer)
         trusted = party in self._trusted
         if self._of_one[party] >= MAX_SHOTS_OF_ONE or (self.under_way >= MAX_SHOTS and not trusted):
             return None
@@ -55,7 +55,7 @@ class Shots:
         self._of_one[party] += 1
         return partial(self._ended, party, of_all)
 
-    def _ended(self, party: str, of_all: bool, met: bool) -> None:
+    def _ended(self, party: Hashable, of_all: bool, met: bool) -> None:
         self.under_way -= 1
         self._of_one[party] -= 1
         if not self._of_one[party]:

@@ -7,8 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 
+from swarm.endpoint import Endpoint
+
 MAX_REMEMBERED = 1024
 """Keys whose allowance is remembered; beyond it those longest without use are forgotten."""
+
+
+def account_of(observed: Endpoint) -> Hashable:
+    """By what the peers that we see there are accounted for: what one party may have, an IPv4 address or an IPv6 /64;
+    but each endpoint by itself on this machine, where all share one."""
+    return observed if observed.address.is_loopback else observed.party
 
 
 class Allowance:

@@ -15,6 +15,7 @@ send it, 12 or 24 bytes in all, and accept 8 and 20.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, Protocol, TypeVar
@@ -155,7 +156,15 @@ class Holepunch(Generic[Key]):
 
     NAME = "ut_holepunch"
 
-    def __init__(self, say: Say, side: HolepunchSide[Key], key: Key) -> None:
+    def __init__(
+        self,
+        say: Say,
+        side: HolepunchSide[Key],
+        key: Key,
+        may_be_unasked: Callable[[float], bool] | None = None,
+    ) -> None:
+        """``may_be_unasked`` says at each unasked connect, by the time, whether it is one of those that are heeded: an
+        allowance of the peer's that outlives the connection, lest he gets another by coming again."""
         self.supported = False
         """The peer's handshake names the extension: it may be asked, and be told."""
         self.ignored: Counter[str] = Counter()
@@ -164,7 +173,7 @@ class Holepunch(Generic[Key]):
         self.key = key
         self._now = 0.0  # as last told, a second old at most
         self._asked: dict[Endpoint, float] = {}  # targets, and when; the oldest first
-        self._unasked = Allowance(UNASKED_BURST, UNASKED_SECONDS)
+        self._may_be_unasked = may_be_unasked or Allowance(UNASKED_BURST, UNASKED_SECONDS).take
 
     def ask(self, target: Endpoint) -> None:
         """As initiator: let the peer bring us together with ``target``.
@@ -217,7 +226,7 @@ class Holepunch(Generic[Key]):
             self.ignored["not-dialable"] += 1
             return
         asked = self._answered_by(peer)
-        if asked is None and not self._unasked.take(now):
+        if asked is None and not self._may_be_unasked(now):
             self.ignored["too-many-connects"] += 1
             return
         self._side.connect_told(self.key, peer, now, asked=asked)

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address
 from typing import Protocol
 
 from swarm.endpoint import Endpoint, is_dialable
 from swarm.events import INDIRECT_PATHS, PathName
-from swarm.ext.allowance import Allowances
+from swarm.ext.allowance import Allowances, account_of
 from swarm.ext.extension import Say
 from swarm.ext.holepunch import Connect, ErrorCode, PunchError, may_meet
 
@@ -123,7 +122,7 @@ class HolepunchRelay:
 
     def _find(self, asker: Relayable, target: Endpoint, now: float) -> Relayable | str:
         """The connection to bring together with ``asker``, accounted for; or why there is none."""
-        source = _source(asker.observed)
+        source = account_of(asker.observed)
         if not self._sources.take(source, now):
             return "too-many-of-source"
         reason = self._reason_to_refuse(asker, target)
@@ -163,11 +162,3 @@ def _punchable(connection: Relayable) -> Endpoint:
     if connection.path in UTP_PATHS or listens is None or listens.host != observed.host:
         return observed
     return listens
-
-
-def _source(observed: Endpoint) -> Hashable:
-    """Who asks: an IPv4 address or an IPv6 /64, but each endpoint by itself on this machine, where all share one."""
-    address = observed.address
-    if address.is_loopback:
-        return observed
-    return int(address) >> 64 if isinstance(address, IPv6Address) else observed.host

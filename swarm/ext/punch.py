@@ -20,6 +20,7 @@ The messages are `swarm.ext.punch_message`'s; the introducer's part is `swarm.ex
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Protocol
 
 from swarm.endpoint import Endpoint
@@ -71,14 +72,18 @@ class Punch:
 
     NAME = "sw_punch"
 
-    def __init__(self, say: Say, side: PunchSide, located: Located) -> None:
+    def __init__(
+        self, say: Say, side: PunchSide, located: Located, may_offer: Callable[[float], bool] | None = None
+    ) -> None:
+        """``may_offer`` says at each meeting that we are called to, by the time, whether it is one of those that are
+        heeded: an allowance of the peer's that outlives the connection, lest he gets another by coming again."""
         self.supported = False
         """The peer's handshake names the extension."""
         self.ignored: Counter[str] = Counter()
         self.located = located
         self._say = say
         self._side = side
-        self._offered = Allowance(OFFERED_BURST, OFFERED_SECONDS)
+        self._may_offer = may_offer or Allowance(OFFERED_BURST, OFFERED_SECONDS).take
         self._messages = Allowance(MESSAGES_BURST, MESSAGES_SECONDS)
 
     def tell(self, message: PunchMessage) -> None:
@@ -96,7 +101,7 @@ class Punch:
             self.ignored["unknown-type"] += 1
         elif not self._messages.take(now):
             self.ignored["too-many-messages"] += 1
-        elif isinstance(message, Offered) and not self._offered.take(now):
+        elif isinstance(message, Offered) and not self._may_offer(now):
             self.ignored["too-many-offered"] += 1
             self.tell(Refusal(message.session, "too-many-offered"))
         else:

@@ -12,9 +12,11 @@ Does no I/O.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
-from swarm.ext.allowance import Allowance
+from swarm.ext.allowance import Allowances
 from swarm.ext.extension import Say
 from swarm.ext.reach_message import (
     Forward,
@@ -22,6 +24,7 @@ from swarm.ext.reach_message import (
     Outcome,
     Probe,
     ProbeResult,
+    ReachMessage,
     Seen,
     parse_reach_message_untrusted,
 )
@@ -70,7 +73,16 @@ class Reach(Generic[Key]):
 
     NAME = "sw_reach"
 
-    def __init__(self, say: Say, side: ReachSide[Key], key: Key, seen: Seen | None) -> None:
+    def __init__(
+        self,
+        say: Say,
+        side: ReachSide[Key],
+        key: Key,
+        seen: Seen | None,
+        allowed: Callable[[type[ReachMessage], float], bool] | None = None,
+    ) -> None:
+        """``allowed`` says at each message, by its class and the time, whether it is one of those that are heeded: an
+        allowance of the peer's that outlives the connection (`ReachAllowances`)."""
         self.supported = False
         """The peer's handshake names the extension: it may be asked."""
         self.told: Seen | None = None
@@ -80,12 +92,7 @@ class Reach(Generic[Key]):
         self._say = say
         self._side = side
         self._unsaid = seen
-        self._allowances = {
-            Seen: Allowance(SEEN_BURST, SEEN_SECONDS),
-            Probe: Allowance(ASKED_BURST, ASKED_SECONDS),
-            Forward: Allowance(ASKED_BURST, ASKED_SECONDS),
-            Idle: Allowance(IDLE_BURST, IDLE_SECONDS),
-        }
+        self._allowed = allowed or partial(ReachAllowances().take, None)
 
     def ask(self, probe: Probe) -> None:
         """As asker: the peer shall have us dialled.  Whatever it answers goes to `ReachSide.result_told`."""
@@ -117,8 +124,7 @@ class Reach(Generic[Key]):
         if message is None:
             self.ignored["unknown-message"] += 1
             return
-        allowance = self._allowances.get(type(message))
-        if allowance is not None and not allowance.take(now):
+        if not self._allowed(type(message), now):
             self.ignored[_TOO_MANY[type(message)]] += 1
             return
         match message:
@@ -139,6 +145,23 @@ class Reach(Generic[Key]):
 
     def closed(self) -> None:
         self.supported = False
+
+
+class ReachAllowances:
+    """How many messages of each class are heeded of each party, whatever connections it comes by."""
+
+    def __init__(self) -> None:
+        self._kept = {
+            Seen: Allowances(SEEN_BURST, SEEN_SECONDS),
+            Probe: Allowances(ASKED_BURST, ASKED_SECONDS),
+            Forward: Allowances(ASKED_BURST, ASKED_SECONDS),
+            Idle: Allowances(IDLE_BURST, IDLE_SECONDS),
+        }
+
+    def take(self, party: Hashable, message: type[ReachMessage], now: float) -> bool:
+        """Whether one more is heeded, which is then accounted for.  Results are bounded by what was asked."""
+        kept = self._kept.get(message)
+        return kept is None or kept.take(party, now)
 
 
 _TOO_MANY: dict[type, str] = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +27,7 @@ from swarm.endpoint import Endpoint
 from swarm.errors import RemoteProtocolError
 from swarm.events import PathName
 from swarm.ext.extension import Extension, Say
-from swarm.ext.reach import ASKED_BURST, ASKED_SECONDS, IDLE_BURST, SEEN_BURST, Reach
+from swarm.ext.reach import ASKED_BURST, ASKED_SECONDS, IDLE_BURST, SEEN_BURST, Reach, ReachAllowances
 from swarm.ext.reach_desk import (
     DIALLER_SECONDS,
     DIALS_BURST,
@@ -259,6 +260,16 @@ def test_who_asks_too_often_is_not_heard() -> None:
     reach.receive_untrusted(said(t=b"dance"), ASKED_SECONDS)
     assert side.told[-1] == ("peer", Probe("tcp", V4, NONCE))
     assert reach.ignored["unknown-message"] == 1
+
+
+def test_who_comes_again_has_no_more_than_before() -> None:
+    side, allowances = Recorder(), ReachAllowances()
+    for number in range(10):
+        for party in ("one", "other"):
+            reach = Reach(lambda payload: None, side, party, None, partial(allowances.take, party))
+            for count in range(10):
+                reach.receive_untrusted(Forward("tcp", V4, bytes([number, count]) * 6).encode(), 0.0)
+    assert Counter(party for party, _ in side.told) == {"one": ASKED_BURST, "other": ASKED_BURST}
 
 
 # ---- a world of peers, with NATs before some of them
