@@ -14,6 +14,8 @@ import trio
 from dht.results import NodeStatistics
 from swarm import __version__
 from swarm.bitfield import Bitfield
+from swarm.connect.report import NatReport
+from swarm.connect.standing import Standing
 from swarm.discover.dht_source import DhtStatistics
 from swarm.endpoint import Endpoint
 from swarm.events import SourceName
@@ -40,7 +42,7 @@ def snapshot_of(node: Node) -> Snapshot:
         peer_id=node.peer_id,
         uptime=now - node.opened_at,
         listen=() if node.ports is None else tuple(_listening(node.ports)),
-        nat={4: node.standing.report(4), 6: node.standing.report(6)},
+        nat=_nat(node.standing),
         reachability=node.standing.strangers.probe.report(now),
         leases=node.standing.leases(),
         dht=node.dht_statistics(),
@@ -62,6 +64,13 @@ def whole_dht(
         for family, total in sums.items()
         if family in running or any(astuple(total))
     }
+
+
+def _nat(standing: Standing) -> dict[Family, NatReport]:
+    """Of the families that there are; of both where there is nothing but loopback."""
+    families: tuple[Family, Family] = (4, 6)
+    there = [family for family in families if standing.has_family(family)]
+    return {family: standing.report(family) for family in there or families}
 
 
 def _listening(ports: OpenPorts) -> Iterator[Listening]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TextIO
@@ -60,6 +61,12 @@ class Page:
     def line(self, text: str, indent: int = 0, paint: Paint = "") -> str:
         """One line that fits, its middle left out if need be."""
         return " " * indent + self.paint(shortened(printable(text), self.width - indent), paint)
+
+    def sentence(self, text: str, indent: int = 0, hang: int = 0, paint: Paint = "") -> Iterator[str]:
+        """As many lines as it takes, those after the first ``hang`` columns further in."""
+        room = self.width - indent
+        for line in textwrap.wrap(printable(text), room, subsequent_indent=" " * hang) or [""]:
+            yield " " * indent + self.paint(shortened(line, room), paint)
 
     def table(
         self, rows: Sequence[Sequence[Cell]], *, indent: int = 2, flexible: Sequence[int] = (0,)

@@ -19,7 +19,7 @@ from swarm.cli.interrupt import run_interruptible
 from swarm.cli.output import say
 from swarm.cli.screen import Screen
 from swarm.cli.settings import settle, state_directory
-from swarm.cli.tables import section, standing
+from swarm.cli.tables import FAMILY_NAMES, section, standing
 from swarm.cli.units import counted, format_duration
 from swarm.config import Config
 from swarm.events import Warned
@@ -119,12 +119,18 @@ def _interfaces(network: Network) -> Iterator[dict[str, Any]]:
     for interface in beyond or used:
         yield {
             "name": interface.name,
+            "loopback": interface.loopback,
             "addresses": [address.host for address in interface.addresses],
             "gateways": [gateway.host for gateway in gateways if gateway.interface == interface.name],
         }
 
 
 # -- what to do -------------------------------------------------------------------------------------------------------
+
+_SYMMETRIC_IN_SHORT = (
+    "A router translates this machine's address, has opened no port, and shows every peer another one: others cannot "
+    "reach it by themselves, and hole punching works with some of them only."
+)
 
 _SYMMETRIC = (
     "The router gives every peer another port of ours, so that others can hardly be told how to reach us: with a "
@@ -137,15 +143,19 @@ def _more_advice(config: Config, document: Document) -> Iterator[str]:
     if not document["node"]["listen"]:
         yield f"{config.bind} is not there: nothing is sent or received until it is."
         return
-    nat = document["nat"]["v4"]
+    nat = document["nat"]["v4"] or document["nat"]["v6"]
     if config.announce_port is not None:
         yield f"Others are told port {config.announce_port}; the router has to forward it to port {_port(document)}."
     elif not config.mapping and nat["mapping"] != "none" and _has_gateway(document):
         yield "The router was not asked to open the port (--no-mapping)."
     if nat["mapping"] in ("address-dependent", "address-and-port-dependent"):
         yield _SYMMETRIC
-    if config.dht and not any(each["nodes"] for each in document["dht"].values() if each is not None):
-        yield "No node of the DHT has answered: there is no way to the internet, or UDP is blocked."
+    if (
+        config.dht
+        and _is_connected(document)
+        and not any(each["nodes"] for each in document["dht"].values() if each is not None)
+    ):
+        yield "No node of the DHT has answered: either there is no way to the internet, or it lets no UDP through."
 
 
 def _port(document: Document) -> int:
@@ -167,43 +177,102 @@ def diagnosis(document: Document, page: Page) -> Iterator[str]:
     listening = [f"{each['transport']} {each['endpoint']}" for each in node["listen"]]
     yield page.line(f"listens on {listed(listening)}" if listening else "does not listen")
     if document["announced"]:
-        yield page.line(f"is announced at {listed(document['announced'])}")
-    yield from section("Network", _network(document["interfaces"], page), page)
+        yield page.line(f"others are told {listed(document['announced'])}")
+    yield from section("In short", _sentences(list(_in_short(document)), page), page)
+    yield from section("Network", _network(document, page), page)
     yield from section("Router", _router(document["gateway"], page), page)
-    yield from standing(document, page)
+    if _is_connected(document):
+        yield from standing(_of_families(document), page)
     yield from section("Warnings", _sentences(document["warnings"], page), page)
     yield from section("What to do", _sentences(document["advice"] or [_nothing(document)], page), page)
 
 
-def _network(interfaces: Sequence[Document], page: Page) -> Iterator[str]:
+def _in_short(document: Document) -> Iterator[str]:
+    """What all of it comes to, for who does not know the words."""
+    if not document["node"]["listen"]:
+        return
+    nat = document["nat"]["v4"] or document["nat"]["v6"]
+    opened = next((lease["external"] for lease in document["gateway"] if lease["external"] is not None), None)
+    reached = [verdict for verdict in document["reachability"].values() if verdict is not None]
+    if any(reached):
+        yield "Others can reach this machine: a stranger has just done so."
+    elif opened is not None and nat["double_nat"]:
+        yield (
+            f"The router has opened {opened}, but another router or the carrier translates beyond it: "
+            "others cannot reach this machine by themselves."
+        )
+    elif opened is not None:
+        yield f"Others can reach this machine at {opened}: the router has opened the port."
+    elif not _is_connected(document):
+        yield "This machine is not connected to any network."
+    elif nat["mapping"] == "unknown" and _is_announced_as_itself(document):
+        yield _BEHAVIOURS["none"]
+    else:
+        yield _BEHAVIOURS[nat["mapping"]]
+
+
+def _is_connected(document: Document) -> bool:
+    return any(not interface["loopback"] for interface in document["interfaces"])
+
+
+def _is_announced_as_itself(document: Document) -> bool:
+    """Whether others are told an address of this machine's own."""
+    own = {host for interface in document["interfaces"] for host in interface["addresses"]}
+    return any(endpoint.rpartition(":")[0].strip("[]") in own for endpoint in document["announced"])
+
+
+_BEHAVIOURS = {
+    "none": "No router translates this machine's address: others can reach it, unless a firewall keeps them out.",
+    "endpoint-independent": (
+        "A router translates this machine's address and has opened no port: others cannot reach it by themselves. "
+        "This router lets peers be met by hole punching, so most of them are reached."
+    ),
+    "address-dependent": _SYMMETRIC_IN_SHORT,
+    "address-and-port-dependent": _SYMMETRIC_IN_SHORT,
+    "unknown": (
+        "How others see this machine is not known, since nobody on the internet has told us. Its address is a private "
+        "one: a router translates it."
+    ),
+}
+"""By how the NAT maps, where no port was opened."""
+
+
+def _of_families(document: Document) -> Document:
+    """Without the DHT of a family that is not there."""
+    dht = {
+        family: counts if document["nat"][family] is not None else None for family, counts in document["dht"].items()
+    }
+    return {**document, "dht": dht}
+
+
+def _network(document: Document, page: Page) -> Iterator[str]:
+    interfaces = document["interfaces"]
     rows = [
         [
             Cell(interface["name"]),
             Cell(listed(interface["addresses"])),
-            Cell(f"by {listed(interface['gateways'])}" if interface["gateways"] else ""),
+            Cell(f"through {listed(interface['gateways'])}" if interface["gateways"] else "leads nowhere else"),
         ]
         for interface in interfaces
     ]
     if rows:
         yield from page.table(rows, flexible=(1, 2))
+    for family, name in FAMILY_NAMES.items():
+        if document["nat"][family] is None:
+            yield page.line(f"There is no {name} here.", 2)
 
 
 def _router(leases: Sequence[Document], page: Page) -> Iterator[str]:
     """What is open, then what did not work and why."""
-    rows = [
-        [
-            Cell(lease["transport"]),
-            Cell(lease["internal"]),
-            Cell("is open as", paint="green"),
-            Cell(lease["external"]),
-            Cell(f"by {METHOD_WORDS[lease['method']]} at {lease['gateway']}"),
-            Cell(_life(lease)),
-        ]
-        for lease in leases
-        if lease["external"] is not None
-    ]
-    if rows:
-        yield from page.table(rows, flexible=(4, 1))
+    opened: dict[tuple[str, ...], list[Document]] = {}
+    for lease in leases:
+        if lease["external"] is not None:
+            opened.setdefault((lease["gateway"], lease["external"], lease["internal"]), []).append(lease)
+    for (gateway, external, internal), alike in opened.items():
+        named = " and ".join(sorted(lease["transport"].upper() for lease in alike))
+        ways = listed(sorted({_way(lease) for lease in alike}))
+        text = f"{gateway} sends {named} for {external} on to {internal}, {_life(alike[0])}, as asked by {ways}"
+        yield from page.sentence(text, 2, hang=2, paint="green")
     failures = {
         f"{METHOD_WORDS[lease['method']]} {REASON_WORDS.get(lease['error'], lease['error'])}"
         + (f" ({lease['gateway']})" if lease["gateway"] else "")
@@ -211,7 +280,12 @@ def _router(leases: Sequence[Document], page: Page) -> Iterator[str]:
         if lease["external"] is None and lease["error"] is not None
     }
     for sentence in sorted(failures):
-        yield page.line(sentence, 2, "dim" if rows else "yellow")
+        yield from page.sentence(sentence, 2, hang=2, paint="dim" if opened else "yellow")
+
+
+def _way(lease: Document) -> str:
+    method: str = METHOD_WORDS[lease["method"]]
+    return f"{method} (miniupnpc)" if lease["client"] == "miniupnpc" else method
 
 
 def _life(lease: Document) -> str:
@@ -220,16 +294,11 @@ def _life(lease: Document) -> str:
 
 def _nothing(document: Document) -> str:
     opened = any(lease["external"] is not None for lease in document["gateway"])
-    if opened or document["nat"]["v4"]["mapping"] == "none":
-        return "Nothing: the port is open." if opened else "Nothing: there is no NAT before us."
+    if opened or (document["nat"]["v4"] or document["nat"]["v6"])["mapping"] == "none":
+        return "Nothing: the port is open." if opened else "Nothing: no router is in the way."
     return "Nothing that is known of here."
 
 
 def _sentences(sentences: Sequence[str], page: Page) -> Iterator[str]:
-    import textwrap
-
     for sentence in sentences:
-        first, *rest = textwrap.wrap(sentence, page.width - 4) or [""]
-        yield page.line(f"* {first}", 2)
-        for line in rest:
-            yield page.line(line, 4)
+        yield from page.sentence(f"* {sentence}", 2, hang=2)

@@ -267,6 +267,7 @@ _DOCUMENT = _record(
             external=_text,
             expires_in=_duration,
             error=_text,
+            client=_text,
         )
     ),
     reachability=_record(tcp4=_flag, utp4=_flag, tcp6=_flag, utp6=_flag),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from swarm.cli.bars import Cell, Page, Paint, listed
@@ -81,16 +81,31 @@ def _nat(document: Document, page: Page) -> Iterator[str]:
     if not families:
         return
     rows = [[Cell(""), *(Cell(FAMILY_NAMES[family], paint="dim") for family in families)]]
-    for label, of in _NAT_ROWS:
-        told = [UNKNOWN if reports[family] is None else of(reports[family]) for family in families]
-        rows.append([Cell(label), *(Cell(text, paint=_paint(text)) for text in told)])
-    for label, name in (("reached by TCP", "tcp"), ("reached by µTP", "utp")):
-        verdicts = [reachability[f"{name}{family[1]}"] for family in families]
-        rows.append([Cell(label), *(Cell(_verdict(each), paint=_reached(each)) for each in verdicts)])
-    yield from page.table(rows, flexible=range(len(families), 0, -1))
+    unknown = []
+    for label, cells in _nat_rows(reports, reachability, families):
+        if any(cell.text != UNKNOWN for cell in cells):
+            rows.append([Cell(label), *cells])
+        else:
+            unknown.append(label)
+    if len(rows) > 1:
+        yield from page.table(rows, flexible=range(len(families), 0, -1))
+    if unknown:
+        yield from page.sentence(f"{UNKNOWN}: {listed(unknown)}", 2, paint="dim")
     for family in families:
         for sentence in (reports[family] or {}).get("evidence", ()):
-            yield page.line(f"{FAMILY_NAMES[family]}: {sentence or ''}", 2, "dim")
+            yield from page.sentence(f"{FAMILY_NAMES[family]}: {sentence or ''}", 2, hang=6, paint="dim")
+
+
+def _nat_rows(
+    reports: Mapping[str, Document | None], reachability: Document, families: Sequence[str]
+) -> Iterator[tuple[str, list[Cell]]]:
+    """What each line says of each family."""
+    for label, of in _NAT_ROWS:
+        told = [UNKNOWN if (report := reports[family]) is None else of(report) for family in families]
+        yield label, [Cell(text, paint=_paint(text)) for text in told]
+    for label, name in (("reached by TCP", "tcp"), ("reached by µTP", "utp")):
+        verdicts = [reachability[f"{name}{family[1]}"] for family in families]
+        yield label, [Cell(_verdict(each), paint=_reached(each)) for each in verdicts]
 
 
 def _word(word: str | None) -> str:

@@ -246,7 +246,17 @@ class Standing:
             probe.gateway_says(self._gateway_outside(), trio.current_time())
         now = trio.current_time()
         report = probe.report(now)
-        return replace(report, evidence=report.evidence + self.strangers.probe.evidence(now, ipv6=family == 6))
+        evidence = report.evidence + self.strangers.probe.evidence(now, ipv6=family == 6)
+        opened = self._where[family]
+        if not report.external and family in self._mapped and opened.host is not None:
+            outside = Endpoint(opened.host, opened.port)
+            evidence += (f"Only the router has said so far that {outside} leads to us.",)
+            return replace(report, external=(outside,), evidence=evidence)
+        return replace(report, evidence=evidence)
+
+    def has_family(self, family: Family) -> bool:
+        """Whether an interface of ours has an address by which anybody but neighbours could be reached."""
+        return any(_leads_out(host) for host in self._addresses[family])
 
     def terms(self) -> Terms:
         """What we say of ourselves to whom we are to meet through NATs: where we are in our own network, in case that
@@ -441,6 +451,11 @@ class Standing:
             outside = self._gateway_outside()
             host = outside if outside is not None and is_behind_another_nat(outside) is False else None
         return host
+
+
+def _leads_out(host: str) -> bool:
+    address = ip_address(host)
+    return not (address.is_loopback or address.is_link_local)
 
 
 def _family(ipv6: bool) -> Family:

@@ -13,6 +13,8 @@ from swarm.endpoint import Endpoint
 Transport = Literal["tcp", "udp"]
 MethodName = Literal["pcp", "nat-pmp", "upnp-igd1", "upnp-igd2", "pinhole"]
 
+ClientName = Literal["swarm", "miniupnpc"]
+
 PERMANENT = float("inf")
 """Lifetime of a mapping that only the gateway's owner, or its restart, ends."""
 

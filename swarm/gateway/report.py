@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from swarm.endpoint import Endpoint
-from swarm.gateway.method import MethodName, Transport
+from swarm.gateway.method import ClientName, MethodName, Transport
 
 METHOD_WORDS: dict[MethodName, str] = {
     "pcp": "PCP",
@@ -22,12 +22,12 @@ REASON_WORDS = {
     "unsupported": "cannot do it",
     "conflict": "says that the port is taken",
     "permanent-only": "refused any lease",
-    "out-of-resources": "has no room left",
+    "out-of-resources": "says that it has no room left",
     "network-failure": "is itself not connected",
     "address-mismatch": "sees us behind another router",
     "bad-request": "did not understand us",
     "bad-response": "answered nonsense",
-    "failed": "failed",
+    "failed": "could not, and does not say why",
     "no-gateway": "was not found",
     "unreachable": "cannot be reached",
     "timed-out": "does not answer",
@@ -39,6 +39,7 @@ class LeaseReport:
     """One line of the ``gateway`` list of the statistics.
 
     ``external`` is None while the port is not open.  ``expires_in`` is in seconds, None for a permanent lease.
+    ``client`` is who speaks to the gateway: we ourselves, or the library miniupnpc.
     """
 
     method: MethodName
@@ -48,6 +49,7 @@ class LeaseReport:
     external: Endpoint | None
     expires_in: float | None
     error: str | None
+    client: ClientName = "swarm"
 
 
 def is_behind_another_nat(outside_host: str) -> bool | None:

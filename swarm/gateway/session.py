@@ -18,7 +18,7 @@ from swarm.errors import RemoteError
 from swarm.events import Emit, PortMapped, PortMappingFailed, PortMappingLost
 from swarm.gateway import pcp
 from swarm.gateway.clients.igd import FoundDevice, IgdClient, PinholeClient, discover
-from swarm.gateway.clients.miniupnpc import open_miniupnpc
+from swarm.gateway.clients.miniupnpc import MiniupnpcClient, open_miniupnpc
 from swarm.gateway.clients.natpmp import NatPmpClient
 from swarm.gateway.clients.negotiation import PortControl, negotiate
 from swarm.gateway.clients.pcp import Nonces, PcpClient
@@ -125,6 +125,7 @@ class Session:
                     lease.external,
                     lease.expires_in(now),
                     lease.error,
+                    "miniupnpc" if isinstance(method, MiniupnpcClient) else "swarm",
                 )
         for (name, gateway, inside), reason in self._failures.items():
             for transport in self._terms.transports:

@@ -1,9 +1,9 @@
 """The statistics document: one dictionary for ``--stats FILE``, ``swarm stats --json`` and the daemon.
 
 Its keys are those of the shared interface ("Statistics"), which other programs rely on: add keys, rename or drop none.
-Ours beyond it: ``sockets``, ``sources.resume``, ``gateway[].gateway``, ``connect_seconds.sum`` and ``.octaves``
-(`swarm.stats.durations.Durations.octaves`), ``peers[].info_hash`` and ``peers[].since`` (seconds since its last fact),
-and what `dht.results.NodeStatistics` has more.
+Ours beyond it: ``sockets``, ``sources.resume``, ``gateway[].gateway``, ``gateway[].client`` ("swarm" or "miniupnpc"),
+``connect_seconds.sum`` and ``.octaves`` (`swarm.stats.durations.Durations.octaves`), ``peers[].info_hash`` and
+``peers[].since`` (seconds since its last fact), and what `dht.results.NodeStatistics` has more.
 Holds nothing but dictionaries, lists, strings, numbers, booleans and None, so that `json` takes it as it is.
 """
 
@@ -97,11 +97,20 @@ def _gateway(stats: Stats, snapshot: Snapshot) -> list[dict[str, Any]]:
     """What the mapper says, or where there is none to ask what it has said."""
     if snapshot.leases is None:
         return [
-            _lease(key.method, key.transport, key.gateway, key.internal, lease.external, None, lease.error)
+            _lease(key.method, key.transport, key.gateway, key.internal, lease.external, None, lease.error, None)
             for key, lease in stats.leases.items()
         ]
     return [
-        _lease(each.method, each.transport, each.gateway, each.internal, each.external, each.expires_in, each.error)
+        _lease(
+            each.method,
+            each.transport,
+            each.gateway,
+            each.internal,
+            each.external,
+            each.expires_in,
+            each.error,
+            each.client,
+        )
         for each in snapshot.leases
     ]
 
@@ -114,6 +123,7 @@ def _lease(
     external: Endpoint | None,
     expires_in: float | None,
     error: str | None,
+    client: str | None,
 ) -> dict[str, Any]:
     return {
         "method": method,
@@ -123,6 +133,7 @@ def _lease(
         "external": None if external is None else str(external),
         "expires_in": _seconds(expires_in),
         "error": error,
+        "client": client,
     }
 
 

@@ -15,9 +15,11 @@ from trio.testing import MockClock
 from swarm.cli.bars import Page
 from swarm.cli.doctor import LOOK, diagnosis, examine
 from swarm.cli.document import parse_document_untrusted
-from swarm.simnet.catalogue import behind
+from swarm.simnet.catalogue import CONE, behind
+from swarm.simnet.gateway import open_gateway
 from swarm.simnet.host import Host
 from swarm.simnet.internet import Internet, open_internet
+from swarm.simnet.opener import GatewayBehaviour
 from tests.cli.programs import swarm
 from tests.net.stun_server import StunServer
 from tests.nodes import PORT, node_on
@@ -70,8 +72,12 @@ async def test_an_open_port_needs_no_advice_and_no_eight_seconds(autojump_clock:
     assert document["nat"]["v4"]["double_nat"] is False
     assert document["advice"] == []
     text = shown(document)
-    assert f"is announced at {external}" in text
-    assert f"is open as  {external}  by PCP" in text
+    assert f"others are told {external}" in text
+    assert f"  * Others can reach this machine at {external}: the router has opened the port." in text
+    (gateway,) = document["interfaces"][0]["gateways"]
+    (inside,) = document["interfaces"][0]["addresses"]
+    way = f"{gateway} sends TCP and UDP for {external} on to {inside}:{PORT}, for 1 h, as asked by PCP"
+    assert way in " ".join(text.split())
     assert "networks see one endpoint" in text
     assert said(document) == "* Nothing: the port is open."
 
@@ -81,7 +87,7 @@ async def test_who_opened_what_is_said_with_what_did_not_work(
     autojump_clock: MockClock, kind: str, method: str, silent: str
 ) -> None:
     text = shown(await examined(kind, dht=True, dht_bootstrap=("20.99.0.1:1",)))
-    assert f"by {method} at " in text
+    assert f"as asked by {method}" in " ".join(text.split())
     assert f"\n  {silent} " in text
 
 
@@ -130,7 +136,7 @@ async def test_what_is_switched_off_or_done_by_hand_is_said(autojump_clock: Mock
 async def test_without_a_router_nothing_is_to_be_done(autojump_clock: MockClock) -> None:
     document = await examined("open", dht_nodes=6)
     assert document["nat"]["v4"]["mapping"] == "none"
-    assert said(document) == "* Nothing: there is no NAT before us."
+    assert said(document) == "* Nothing: no router is in the way."
 
 
 @pytest.mark.parametrize("width", [40, 60, 120])
@@ -164,3 +170,64 @@ def test_a_bind_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "does not listen" in done.stdout
     assert "192.0.2.1 is not there" in done.stdout
+
+
+# -- in words for everybody -------------------------------------------------------------------------------------------
+
+
+def in_short(document: dict[str, Any]) -> str:
+    short, _, _ = shown(document).partition("In short\n")[2].partition("\n\n")
+    return " ".join(short.split()).removeprefix("* ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "begins"),
+    [
+        ("open", "No router translates this machine's address"),
+        ("pcp", "Others can reach this machine at 20."),
+        ("cone", "A router translates this machine's address and has opened no port"),
+        ("symrand", "A router translates this machine's address, has opened no port, and shows every peer another one"),
+        ("udpblock", "How others see this machine is not known"),
+    ],
+)
+async def test_what_it_comes_to_is_said_first(autojump_clock: MockClock, kind: str, begins: str) -> None:
+    assert in_short(await examined(kind, dht_nodes=6)).startswith(begins)
+
+
+async def test_a_second_router_beyond_the_one_that_opened_the_port_is_told(autojump_clock: MockClock) -> None:
+    async with open_internet(seed=3) as internet:
+        carrier = internet.router("carrier", CONE, lan="100.64.0.1")
+        home = internet.router("home", CONE, behind=carrier)
+        open_gateway(internet, home, GatewayBehaviour(protocols=frozenset({"pcp"})))
+        host = internet.host("patient", router=home)
+        async with node_on(host, 1, mapping=True) as node:
+            document = await examine(node.node, host)
+    assert document["nat"]["v4"]["double_nat"] is True
+    assert "another router or the carrier translates beyond it" in in_short(document)
+
+
+async def test_that_there_is_no_ipv6_is_said_once(autojump_clock: MockClock) -> None:
+    document = await examined("cone", dht_nodes=6)
+    assert document["nat"]["v6"] is None
+    assert shown(document).count("IPv6") == 1
+    assert "  There is no IPv6 here." in shown(document).splitlines()
+
+
+async def test_what_nobody_knows_is_one_line(autojump_clock: MockClock) -> None:
+    lines = shown(await examined("cone", dht_nodes=6)).splitlines()
+    assert sum("not known" in line for line in lines) == 1
+
+
+async def test_where_only_the_router_says_where_we_are_it_is_believed(autojump_clock: MockClock) -> None:
+    document = await examined("upnp")
+    assert document["nat"]["v4"]["external"] == document["announced"] != []
+    (sentence,) = document["nat"]["v4"]["evidence"]
+    assert sentence.startswith("Only the router has said so far")
+
+
+def test_without_a_network_nothing_else_is_said(tmp_path: Path) -> None:
+    done = swarm(tmp_path, "doctor", "-p", 0, "--dht-bootstrap", "127.0.0.1:9")
+    assert done.returncode == 0
+    assert "  * This machine is not connected to any network.\n" in done.stdout
+    assert "NAT" not in done.stdout
+    assert "DHT" not in done.stdout

@@ -128,7 +128,7 @@ def test_the_tables_say_how_peers_were_reached_and_why_others_were_not() -> None
     assert lines[0] == "swarm 0.1.0, up 3 h 11 min"
     for line in (
         "  mapping         endpoint-independent",
-        "  port step       not known",
+        "  not known: port step, hairpin",
         "  reached by µTP  yes",
         "  nat-pmp  udp  192.168.1.23:51413  open as  203.0.113.77:51413  for 58 min",
         "  utp out             30   10  ██▋         0.3 s    0.5 s  645 MB   450 kB",
