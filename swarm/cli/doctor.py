@@ -192,17 +192,18 @@ def _in_short(document: Document) -> Iterator[str]:
     if not document["node"]["listen"]:
         return
     nat = document["nat"]["v4"] or document["nat"]["v6"]
-    opened = next((lease["external"] for lease in document["gateway"] if lease["external"] is not None), None)
+    opened = [lease["external"] for lease in document["gateway"] if lease["external"] is not None]
+    doors = [external for external in opened if external.startswith("[") or not nat["double_nat"]]
     reached = [verdict for verdict in document["reachability"].values() if verdict is not None]
     if any(reached):
         yield "Others can reach this machine: a stranger has just done so."
-    elif opened is not None and nat["double_nat"]:
+    elif doors:
+        yield f"Others can reach this machine at {doors[0]}: the router has opened the port."
+    elif opened:
         yield (
-            f"The router has opened {opened}, but another router or the carrier translates beyond it: "
+            f"The router has opened {opened[0]}, but another router or the carrier translates beyond it: "
             "others cannot reach this machine by themselves."
         )
-    elif opened is not None:
-        yield f"Others can reach this machine at {opened}: the router has opened the port."
     elif not _is_connected(document):
         yield "This machine is not connected to any network."
     elif nat["mapping"] == "unknown" and _is_announced_as_itself(document):

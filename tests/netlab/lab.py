@@ -185,12 +185,18 @@ class Lab:
         self._join(machine, of.router)
         return machine
 
-    def start_gateway(self, router: Machine, upnp: str, natpmp: str) -> subprocess.Popen[str]:
-        """A miniupnpd on the router; its rules go into the table `rules` has made."""
+    def start_gateway(
+        self, router: Machine, upnp: str, natpmp: str, *, says: str | None = None
+    ) -> subprocess.Popen[str]:
+        """A miniupnpd on the router; its rules go into the table `rules` has made.
+
+        ``says`` is the outside address that it is told to name, by default the router's own.
+        """
         program = need_program("miniupnpd")
         base = self.directory / router.name
         # Behind a carrier it finds its private outside address by itself; told, it refuses to start.
-        external = f"ext_ip={router.address}" if ip_address(router.address).is_global else ""
+        named = says or router.address
+        external = f"ext_ip={named}" if ip_address(named).is_global else ""
         base.with_suffix(".conf").write_text(MINIUPNPD.format(external=external, upnp=upnp, natpmp=natpmp))
         command = [program, "-d", "-f", f"{base}.conf", "-P", f"{base}.pid"]
         return router.start(*command, log=base.with_suffix(".log"))
