@@ -5,7 +5,8 @@ Reads numbers that the parts keep anyway; changes nothing, does no I/O beyond as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, astuple, fields, replace
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from swarm.net.listen import OpenPorts
 from swarm.net.mux import MuxStatistics
 from swarm.net.network import DatagramSocket, TellsBuffers
 from swarm.peer import PeerConnection
-from swarm.stats.snapshot import Family, Listening, LivePeer, SharedTorrent, Snapshot, UdpSocket
+from swarm.stats.snapshot import Family, ForOthers, Listening, LivePeer, SharedTorrent, Snapshot, UdpSocket
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.torrent import Torrent
 
@@ -47,6 +48,7 @@ def snapshot_of(node: Node) -> Snapshot:
         leases=node.standing.leases(),
         dht=node.dht_statistics(),
         sockets={} if node.ports is None else _sockets(node.ports, node.socket_statistics()),
+        for_others=_for_others(torrents),
         peers=tuple(_live(torrent, peer) for torrent in torrents for peer in torrent.connections),
         torrents=tuple(_shared(torrent) for torrent in torrents),
     )
@@ -71,6 +73,18 @@ def _nat(standing: Standing) -> dict[Family, NatReport]:
     families: tuple[Family, Family] = (4, 6)
     there = [family for family in families if standing.has_family(family)]
     return {family: standing.report(family) for family in there or families}
+
+
+def _for_others(torrents: Iterable[Torrent]) -> ForOthers:
+    introduced, dialled_back = Counter[str](), Counter[str]()
+    introductions_refused, probes_refused = Counter[str](), Counter[str]()
+    for torrent in torrents:
+        meetings, probes = torrent.meetings.statistics(), torrent.reaching.statistics()
+        introduced.update(asked=meetings.asked, gone=meetings.gone)
+        dialled_back.update(helped=probes.helped, dialled=probes.dialled)
+        introductions_refused.update(meetings.refused)
+        probes_refused.update(probes.refused)
+    return ForOthers(introduced, introductions_refused, dialled_back, probes_refused)
 
 
 def _listening(ports: OpenPorts) -> Iterator[Listening]:

@@ -28,7 +28,7 @@ from swarm.gateway.report import LeaseReport
 from swarm.net.mux import CoreStatistics, MuxStatistics
 from swarm.stats.document import build_document
 from swarm.stats.fold import Stats
-from swarm.stats.snapshot import Listening, LivePeer, Reachability, SharedTorrent, Snapshot, UdpSocket
+from swarm.stats.snapshot import ForOthers, Listening, LivePeer, Reachability, SharedTorrent, Snapshot, UdpSocket
 
 TORRENT = bytes.fromhex("c8295ce630f2064f08440db1534e4992cfe4862a")
 ROUTER = "192.168.1.1"
@@ -127,6 +127,7 @@ def snapshot(now: float = 11_500.0) -> Snapshot:
             )
         },
         reachability=Reachability(tcp4=False, utp4=True),
+        for_others=ForOthers({"asked": 7, "gone": 5}, {"busy": 2}, {"helped": 3, "dialled": 2}, {"acquainted": 1}),
         leases=(
             LeaseReport("nat-pmp", "udp", ROUTER, INSIDE, OUTSIDE, 3480.0, None),
             LeaseReport("nat-pmp", "tcp", ROUTER, INSIDE, None, None, "refused"),

@@ -127,6 +127,8 @@ async def test_an_open_node_learns_that_strangers_reach_it(autojump_clock: MockC
         nat = there.asker.node.document()["nat"]["v4"]
         assert nat["filtering"] == "endpoint-independent"
         assert sum("to which we had sent nothing, came in" in sentence for sentence in nat["evidence"]) == 2
+        helped = [helper.node.document()["for_others"]["probes"]["helped"] for helper in there.helpers]
+        assert sum(helped) >= 2, "one for each transport"
 
 
 @pytest.mark.parametrize("kind", ["cone", "restricted", "symrand", "cgn"])

@@ -283,6 +283,10 @@ _DOCUMENT = _record(
             ),
         )
     ),
+    for_others=_record(
+        introductions=_record(asked=_count, gone=_count, refused=_COUNTS),
+        probes=_record(helped=_count, dialled=_count, refused=_COUNTS),
+    ),
     dht=_by_family(_record(**{field.name: _count for field in fields(NodeStatistics)})),
     sources=_record(**dict.fromkeys(SOURCES, _count)),
     sockets=_by_family(

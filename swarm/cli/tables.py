@@ -33,6 +33,7 @@ def tables(document: Document, page: Page) -> Iterator[str]:
         ("Gateway", _gateway(document["gateway"], page)),
         ("Ways to peers", _paths(document["paths"], page)),
         ("Hole punches", _punches(document["punch"], page)),
+        ("Help for others", _for_others(document["for_others"], page)),
         ("Where peers came from", _sources(document["sources"], page)),
         ("DHT", _dht(document["dht"], page)),
         ("UDP sockets", _sockets(document["sockets"], page)),
@@ -223,6 +224,19 @@ def _punches(punch: Document, page: Page) -> Iterator[str]:
         ]
         if pairs:
             yield from page.table(pairs, indent=4)
+
+
+def _for_others(done: Document, page: Page) -> Iterator[str]:
+    """As introducer of sw_punch; as helper and dialler of sw_reach."""
+    introductions, probes = done["introductions"], done["probes"]
+    if introductions["asked"]:
+        yield from page.table([[Cell("meetings"), *_tally(introductions["gone"], introductions["asked"], page)]])
+        if introductions["refused"]:
+            yield page.line(_reasons(introductions["refused"]), 4, "dim")
+    if probes["helped"] or probes["dialled"] or probes["refused"]:
+        yield page.line(f"probes passed on {probes['helped']:,}, dialled back {probes['dialled']:,}", 2)
+        if probes["refused"]:
+            yield page.line(_reasons(probes["refused"]), 4, "dim")
 
 
 def _tally(part: int, whole: int, page: Page) -> list[Cell]:

@@ -1,9 +1,10 @@
 """The statistics document: one dictionary for ``--stats FILE``, ``swarm stats --json`` and the daemon.
 
 Its keys are those of the shared interface ("Statistics"), which other programs rely on: add keys, rename or drop none.
-Ours beyond it: ``sockets``, ``sources.resume``, ``gateway[].gateway``, ``gateway[].client`` ("swarm" or "miniupnpc"),
-``connect_seconds.sum`` and ``.octaves`` (`swarm.stats.durations.Durations.octaves`), ``peers[].info_hash`` and
-``peers[].since`` (seconds since its last fact), and what `dht.results.NodeStatistics` has more.
+Ours beyond it: ``sockets``, ``for_others``, ``sources.resume``, ``gateway[].gateway``, ``gateway[].client`` ("swarm"
+or "miniupnpc"), ``connect_seconds.sum`` and ``.octaves`` (`swarm.stats.durations.Durations.octaves`),
+``peers[].info_hash`` and ``peers[].since`` (seconds since its last fact), and what `dht.results.NodeStatistics` has
+more.
 Holds nothing but dictionaries, lists, strings, numbers, booleans and None, so that `json` takes it as it is.
 """
 
@@ -27,7 +28,7 @@ from swarm.stats.fold import (
     PunchCounts,
     Stats,
 )
-from swarm.stats.snapshot import CoreCounts, Family, LivePeer, Snapshot, UdpSocket
+from swarm.stats.snapshot import CoreCounts, Family, ForOthers, LivePeer, Snapshot, UdpSocket
 
 SCHEMA = 1
 SOURCES: tuple[SourceName, ...] = ("tracker", "dht", "pex", "lsd", "incoming", "manual", "resume")
@@ -51,6 +52,7 @@ def build_document(stats: Stats, snapshot: Snapshot) -> dict[str, Any]:
         "reachability": asdict(snapshot.reachability),
         "paths": _paths(stats, snapshot.peers),
         "punch": {role: _punch(stats.punches[role]) for role in ROLES},
+        "for_others": _for_others(snapshot.for_others),
         "dht": {f"v{family}": None if each is None else asdict(each) for family, each in _by_family(snapshot.dht)},
         "sources": {source: stats.sources[source] for source in SOURCES},
         "sockets": {f"v{family}": _socket(each) for family, each in _by_family(snapshot.sockets)},
@@ -172,6 +174,22 @@ def _punch(counts: PunchCounts) -> dict[str, Any]:
         "by_nat": {
             f"{ours}|{theirs}": {"tried": pair.tried, "connected": pair.connected}
             for (ours, theirs), pair in sorted(counts.by_nat.items())
+        },
+    }
+
+
+def _for_others(done: ForOthers) -> dict[str, Any]:
+    """What was asked of us as introducer of sw_punch and as helper and dialler of sw_reach."""
+    return {
+        "introductions": {
+            "asked": done.introduced.get("asked", 0),
+            "gone": done.introduced.get("gone", 0),
+            "refused": _ranked(done.introductions_refused),
+        },
+        "probes": {
+            "helped": done.dialled_back.get("helped", 0),
+            "dialled": done.dialled_back.get("dialled", 0),
+            "refused": _ranked(done.probes_refused),
         },
     }
 

@@ -93,6 +93,20 @@ class LivePeer:
 
 
 @dataclass(frozen=True, slots=True)
+class ForOthers:
+    """What the torrents that there are have done for peers' own extensions, as their desks count it."""
+
+    introduced: Mapping[str, int] = field(default_factory=dict)
+    """As introducer of `sw_punch`: meetings "asked" for and "gone" as far as shooting."""
+    introductions_refused: Mapping[str, int] = field(default_factory=dict)
+    """By reason."""
+    dialled_back: Mapping[str, int] = field(default_factory=dict)
+    """For `sw_reach`: probes "helped" with, endpoints "dialled"."""
+    probes_refused: Mapping[str, int] = field(default_factory=dict)
+    """By outcome."""
+
+
+@dataclass(frozen=True, slots=True)
 class SharedTorrent:
     """``done`` and ``total`` are bytes of what is wanted; of everything where nothing is, as in a seed."""
 
@@ -119,5 +133,6 @@ class Snapshot:
     """What `swarm.gateway.mapper.Mapper.statistics` tells; None without a mapper: then events are all there is."""
     dht: Mapping[Family, NodeStatistics] = field(default_factory=dict)
     sockets: Mapping[Family, UdpSocket] = field(default_factory=dict)
+    for_others: ForOthers = field(default_factory=ForOthers)
     peers: tuple[LivePeer, ...] = ()
     torrents: tuple[SharedTorrent, ...] = ()

@@ -13,6 +13,7 @@ from swarm.errors import RemoteError
 from swarm.events import PunchAsked, PunchConnected, PunchFailed, PunchRole
 from swarm.ext.extension import Say
 from swarm.ext.punch import Punch
+from swarm.ext.punch_desk import PunchDeskStatistics
 from swarm.ext.punch_message import Terms
 from swarm.peer import PeerConnection
 from swarm.torrent.admission import Admission
@@ -59,6 +60,10 @@ class Meetings:
     def stop(self) -> None:
         """The torrent wants nobody any more: give up the meetings that others asked for."""
         self._agreements.stop()
+
+    def statistics(self) -> PunchDeskStatistics:
+        """Our part as introducer."""
+        return self._agreements.desk.statistics()
 
     async def reach(self, target: Endpoint) -> Link:
         """A stream to a peer through ports that the NATs are expected to hand out.
