@@ -168,6 +168,14 @@ class DhtNode:
             self._upkeep.add_seed(address)
             self.ping(address, None, now)
 
+    def refresh(self, now: float) -> bool:
+        """Ask the contact that was heard longest ago whether it is there; False if there is nobody to ask.
+
+        For an owner who wants something to be sent now and then, to keep a NAT's mapping alive.
+        """
+        oldest = min(self.table.contacts(), key=lambda contact: contact.answered_at, default=None)
+        return oldest is not None and self.ping(oldest.address, oldest.node_id, now)
+
     def get_peers(self, info_hash: bytes) -> int:
         """Search for peers; the handle that `PeersFound` and, at the end, `SearchEnded` will carry.
 

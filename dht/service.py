@@ -163,6 +163,12 @@ class DhtService:
         self.node.add_address(address, self._clock())
         self._wake()
 
+    def refresh(self) -> bool:
+        """As `DhtNode.refresh`."""
+        asked = self.node.refresh(self._clock())
+        self._wake()
+        return asked
+
     def deliver(self, results: Iterable[Result]) -> None:
         """Hand over what `DhtNode.take_results` gave.  Synchronous: whoever waits runs later."""
         for result in results:

@@ -408,6 +408,7 @@ class Node:
             self.standing.run,
             {family: port.stun for family, port in opened.items() if port.stun is not None},
             {family: port.mapping_tests for family, port in opened.items()},
+            opened[4].dht.refresh if 4 in opened and opened[4].dht is not None else lambda: None,
         )
         return {family: port.utp for family, port in opened.items() if port.utp is not None}
 
@@ -422,7 +423,7 @@ class Node:
             on_dht_fact=self.standing.dht_fact,
             stun=bool(self.config.stun),
             on_received=self.standing.strangers.udp_received,
-            on_sending=self.standing.strangers.udp_sending,
+            on_sending=self.standing.udp_sending,
             utp_keepalive=self.standing.nat_tests.keep_alive,
         )
 

@@ -189,3 +189,26 @@ async def test_a_stun_server_of_the_configuration_is_enough(autojump_clock: Mock
         assert (report["lifetime"], report["hairpin"]) == (27.0, True)
         assert node.node.standing.nat_tests.keep_alive(Endpoint("21.0.0.1", 1)) == SHARE * 27
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("nat", [replace(FULLCONE, udp_lifetime=30.0), None])
+async def test_the_mapping_of_our_port_is_kept_though_nobody_is_connected(
+    autojump_clock: MockClock, nat: NatBehaviour | None
+) -> None:
+    """A node that only has its DHT was silent for fifteen minutes at a time: strangers found nobody there."""
+    async with open_internet(seed=3, trace=True) as internet, AsyncExitStack() as stack:
+        hosts = [internet.host(f"dht{number}") for number in range(8)]
+        bootstrap = (f"{hosts[0].ipv4}:{PORT}",)
+        for number, host in enumerate(hosts):
+            await stack.enter_async_context(node_on(host, 10 + number, dht=True, dht_bootstrap=bootstrap))
+        host = internet.host("a", router=internet.router("home", nat)) if nat is not None else internet.host("a")
+        await stack.enter_async_context(node_on(host, 1, dht=True, dht_bootstrap=bootstrap))
+        await trio.sleep(60)
+        since = trio.current_time()
+        await trio.sleep(QUIET)
+        assert internet.trace is not None
+        way = f"udp {host.ipv4}:{PORT} > "
+        sent = [each.time for each in internet.trace if each.what == "sent" and each.packet.startswith(way)]
+        times = [since, *(time for time in sent if time >= since), trio.current_time()]
+        longest = max(later - earlier for earlier, later in pairwise(times))
+        assert longest < 30 if nat is not None else longest > 120

@@ -62,7 +62,9 @@ class Helper(NamedTuple):
 
 
 class NatTests:
-    """One for a node.  ``probe`` is that of IPv4; ``translated`` tells whether we have no public address there."""
+    """One for a node.  ``probe`` is that of IPv4; ``translated`` tells whether we have no public address there,
+    ``forwarded`` whether a gateway has opened our UDP port.
+    """
 
     def __init__(
         self,
@@ -71,11 +73,13 @@ class NatTests:
         probe: NatProbe,
         *,
         translated: Callable[[], bool],
+        forwarded: Callable[[], bool],
     ) -> None:
         self._network = network
         self._rng = rng
         self._probe = probe
         self._translated = translated
+        self._forwarded = forwarded
         self._tests: Mapping[Family, Tests] = {}
         self._wanted: trio.Event | None = None  # while a helper is waited for
         self._helper: Helper | None = None
@@ -83,21 +87,33 @@ class NatTests:
         self._asked: set[str] = set()
         self._by_server = False
         self._under_way = trio.CancelScope()
+        self._sent_at = trio.current_time()  # through our NAT, over the one UDP socket
 
-    async def run(self, tests: Mapping[Family, Tests], stun_servers: Callable[[], Sequence[Endpoint]]) -> None:
-        """Test once, and again after each `network_changed`, until cancelled.
+    async def run(
+        self, tests: Mapping[Family, Tests], stun_servers: Callable[[], Sequence[Endpoint]], ping: Callable[[], object]
+    ) -> None:
+        """Test once, and again after each `network_changed`, and keep our one port's mapping alive, until cancelled.
 
         ``tests`` are those of our UDP sockets, by address family; ``stun_servers`` those whose addresses are known.
+        ``ping`` sends something to somebody over IPv4.
         """
         self._tests = tests
         try:
-            while True:
-                with trio.CancelScope() as self._under_way:
-                    await self._test(tests.get(4), stun_servers)
-                    await trio.sleep_forever()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._keep_mapping, ping)
+                while True:
+                    with trio.CancelScope() as self._under_way:
+                        await self._test(tests.get(4), stun_servers)
+                        await trio.sleep_forever()
         finally:
             self._tests = {}
             self._wanted = None
+
+    def sending(self, remote: Endpoint, now: float) -> None:
+        """A run of datagrams leaves by our one UDP socket: a `swarm.net.mux.Notice`."""
+        host = remote[0]  # the DHT, a leaf package, names endpoints by plain tuples
+        if ":" not in host and is_global(host):
+            self._sent_at = now
 
     def network_changed(self) -> None:
         """Another network, or another address: what is being measured is nobody's any more."""
@@ -129,13 +145,30 @@ class NatTests:
 
     def keep_alive(self, remote: Endpoint) -> float:
         """Seconds of silence after which something is to be sent to ``remote``, lest our NAT forget the mapping."""
-        if remote.is_ipv6 or not self._translated() or not is_global(remote.host):
-            return UNTRANSLATED
+        translated = not remote.is_ipv6 and self._translated() and is_global(remote.host)
+        return self._pause() if translated else UNTRANSLATED
+
+    def _pause(self) -> float:
         lasted = min((each.lasted for each in self._measured.values()), default=None)
         if lasted is None:
             return DEFAULT_KEEP_ALIVE
         certain = self._by_server or len(self._measured) >= WORDS
         return min(SHARE * lasted, UNTRANSLATED if certain else DEFAULT_KEEP_ALIVE)
+
+    async def _keep_mapping(self, ping: Callable[[], object]) -> None:
+        """Where all see us at one endpoint strangers may reach us there, as long as our NAT remembers it."""
+        while True:
+            now = trio.current_time()
+            if now >= self._sent_at + self._pause():
+                self._sent_at = now
+                if self._translated() and not self._forwarded() and not self._depends():
+                    ping()
+            await trio.sleep_until(max(self._sent_at + self._pause(), now + 1.0))
+
+    def _depends(self) -> bool:
+        """Whether a mapping that is kept is another one than strangers would need."""
+        mapping = self._probe.report(trio.current_time()).mapping
+        return mapping in ("address-dependent", "address-and-port-dependent")
 
     async def _test(self, tests: Tests | None, stun_servers: Callable[[], Sequence[Endpoint]]) -> None:
         if tests is None:

@@ -85,7 +85,13 @@ class Standing:
         self._moved = moved
         self._probes = {4: NatProbe(ipv6=False), 6: NatProbe(ipv6=True)}
         self.strangers = Strangers(rng, nat=self._probe_for, is_own=self.is_own)
-        self.nat_tests = NatTests(network, rng, self._probes[4], translated=lambda: self._global[4] is None)
+        self.nat_tests = NatTests(
+            network,
+            rng,
+            self._probes[4],
+            translated=lambda: self._global[4] is None,
+            forwarded=lambda: self._mapper is not None and self._mapper.external_port("udp", 4) is not None,
+        )
         self._transports = {"tcp": config.tcp, "utp": config.utp}  # that anybody could dial us by
         self._mapper: Mapper | None = None
         self._scope = trio.CancelScope()
@@ -119,11 +125,13 @@ class Standing:
         self.port = 0
         self._mapper = None
 
-    async def run(self, stun: Mapping[Family, Binds], tests: Mapping[Family, Tests]) -> None:
+    async def run(
+        self, stun: Mapping[Family, Binds], tests: Mapping[Family, Tests], ping: Callable[[], object] = lambda: None
+    ) -> None:
         """Have our port opened and our NAT tested, until cancelled or `stop`; then close what was opened.
 
-        ``stun`` and ``tests`` are those of our UDP sockets.  Closing takes a second at most
-        (`swarm.gateway.mapper.RELEASE_LIMIT`).
+        ``stun`` and ``tests`` are those of our UDP sockets; ``ping`` sends something to somebody over IPv4.  Closing
+        takes a second at most (`swarm.gateway.mapper.RELEASE_LIMIT`).
         """
         with trio.CancelScope() as self._scope:
             async with trio.open_nursery() as nursery:
@@ -134,7 +142,7 @@ class Standing:
                     nursery.start_soon(self._advise)
                 if self._config.stun:
                     nursery.start_soon(self._ask_stun, stun)
-                nursery.start_soon(self.nat_tests.run, tests, lambda: self._stun)
+                nursery.start_soon(self.nat_tests.run, tests, lambda: self._stun, ping)
 
     def stop(self) -> None:
         """End `run`.  What is announced stays as it was, so that goodbyes name the port that was announced."""
@@ -170,6 +178,11 @@ class Standing:
         else:
             probe.address_seen(by.host, seen.endpoint.host, now, source="reach")
         self._heed(probe)
+
+    def udp_sending(self, remote: Endpoint, now: float) -> None:
+        """A run of datagrams leaves by our one UDP socket: a `swarm.net.mux.Notice`."""
+        self.strangers.udp_sending(remote, now)
+        self.nat_tests.sending(remote, now)
 
     def peer_came_in(self, remote: Endpoint) -> None:
         """A peer has connected to us."""
