@@ -170,3 +170,46 @@ async def test_a_stranger_cannot_make_us_dial_our_own_network(autojump_clock: Mo
             holepunch.receive_untrusted(b"\x01\x00" + packed + PORT.to_bytes(2, "big") + bytes(4), trio.current_time())
         await trio.sleep(1)
         assert not swarm.seed.of(PunchAsked)
+
+
+# ---- seeds among themselves
+
+
+@asynccontextmanager
+async def two_seeds(directory: Path, kind: str, **config: Any) -> AsyncIterator[Swarm]:
+    """One behind a NAT that knows another on the open internet, who gives little; and nobody else."""
+    async with open_internet(seed=1) as internet:
+        sample = make_sample(directory / "seed", 1 << 18)
+        middle = internet.host("middle")
+        endpoint = Endpoint(middle.ipv4, PORT)
+        host = behind(internet, kind, "seed")
+        async with node_on(middle, 1, upload_rate=SLOW, **config) as open_seed, node_on(host, 2, **config) as seed:
+            await seeding(open_seed, sample)
+            await seeding(seed, sample, peers=[endpoint])
+            await seed.wait_for(PeerConnected, endpoint=endpoint)
+            await trio.sleep(120)
+            yield Swarm(internet, sample, directory, seed, host, open_seed, endpoint)
+
+
+async def test_a_hidden_seed_stays_with_one_that_can_introduce_it(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """They hung up on each other; a leech behind another NAT was left with the slow one for four minutes."""
+    async with two_seeds(tmp_path, "cone") as swarm:
+        assert not swarm.seed.of(ConnectionClosed)
+        host = behind(swarm.internet, "cone", "leech")
+        async with node_on(host, 3) as leech:
+            torrent = leech.node.add(swarm.sample.metainfo, tmp_path / "leech", peers=[swarm.middle])
+            with trio.fail_after(90):  # peer exchange is once a minute
+                await torrent.wait_complete()
+            assert leech.of(PeerConnected, endpoint=swarm.outside(swarm.seed_host))
+
+
+@pytest.mark.parametrize("kind,config", [("open", {}), ("cone", {"punch": False})])
+async def test_seeds_that_need_no_introducer_hang_up(
+    autojump_clock: MockClock, tmp_path: Path, kind: str, config: dict[str, bool]
+) -> None:
+    async with two_seeds(tmp_path, kind, **config) as swarm:
+        assert swarm.seed.of(ConnectionClosed, reason="both-complete") or swarm.introducer.of(
+            ConnectionClosed, reason="both-complete"
+        )
+        (torrent,) = swarm.seed.node.torrents.values()
+        assert not list(torrent.connections)

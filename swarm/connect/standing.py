@@ -25,7 +25,7 @@ from swarm.connect.votes import Source
 from swarm.endpoint import Endpoint, split_host_port
 from swarm.events import Emit, Event, PortMapped, PortMappingLost, Warned
 from swarm.ext.punch_message import Terms
-from swarm.ext.reach_message import Probe, Seen
+from swarm.ext.reach_message import TRANSPORTS, Probe, Seen
 from swarm.ext.reach_message import Transport as TestedTransport
 from swarm.gateway.mapper import Mapper
 from swarm.gateway.method import Transport
@@ -247,6 +247,12 @@ class Standing:
     def is_open(self) -> bool:
         """Whether strangers reach any port of ours, so that we can measure the NATs of others."""
         return self._global[4] is not None
+
+    def is_hidden(self) -> bool:
+        """Whether nobody on the internet is known to be able to dial us by IPv4."""
+        now, strangers = trio.current_time(), self.strangers.probe
+        reached = any(strangers.verdict(transport, now, ipv6=False) for transport in TRANSPORTS)
+        return self._global[4] is None and 4 not in self._mapped and not reached
 
     def mapping(self, ipv6: bool) -> Behaviour:
         """How the NAT in front of us maps, as far as known."""

@@ -7,7 +7,7 @@ where peers come from, who is dialled, or what is kept between runs: `swarm.torr
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -52,6 +52,9 @@ class Keeper(Protocol):
         """Somebody is proved to have sent bad data; its connections are being closed."""
 
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None: ...
+
+    def kept_between_seeds(self) -> Collection[PeerConnection]:
+        """Connections that are to stay although neither end needs anything of the other."""
 
     def dht_node_told(self, peer: PeerConnection, port: int) -> None: ...
 
@@ -146,8 +149,9 @@ class Exchange:
     def tick(self, now: float) -> None:
         """Once a second while there are connections, after theirs."""
         if self.seeding:
+            kept = self._keeper.kept_between_seeds()
             for peer in self.connections:
-                if peer.downloader.theirs.complete and not peer.freight.kept:
+                if peer.downloader.theirs.complete and not peer.freight.kept and peer not in kept:
                     peer.close("both-complete")
         if self._choke_due or now >= self._choker.next_deadline or self._departed != self.connections.departed:
             self._choke(now)

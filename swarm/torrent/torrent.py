@@ -42,6 +42,7 @@ from swarm.torrent.meetings import Meetings
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.metasource import MetadataSource
 from swarm.torrent.picker import Picker
+from swarm.torrent.seedlinks import kept_between_seeds
 from swarm.torrent.selection import Selection
 from swarm.torrent.sources import Sources
 from swarm.torrent.uploader import MAX_QUEUED
@@ -520,6 +521,9 @@ class Torrent:
         if peer.extensions.speaks(Holepunch.NAME) and peer not in self._introducers:
             self._introducers.add(peer)  # once: each time, everybody who lacked an introducer is dialled again at once
             self.admission.introducers_changed()
+
+    def kept_between_seeds(self) -> Collection[PeerConnection]:
+        return kept_between_seeds(self._connections, hidden=self._lent.standing.is_hidden())
 
     def dht_node_told(self, peer: PeerConnection, port: int) -> None:
         if self._lent.dht is not None and self.admission.public:
