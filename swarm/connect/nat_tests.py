@@ -87,7 +87,7 @@ class NatTests:
         self._asked: set[str] = set()
         self._by_server = False
         self._under_way = trio.CancelScope()
-        self._sent_at = trio.current_time()  # through our NAT, over the one UDP socket
+        self._sent_at: float | None = None  # through our NAT, over the one UDP socket; None: never
 
     async def run(
         self, tests: Mapping[Family, Tests], stun_servers: Callable[[], Sequence[Endpoint]], ping: Callable[[], object]
@@ -158,12 +158,12 @@ class NatTests:
     async def _keep_mapping(self, ping: Callable[[], object]) -> None:
         """Where all see us at one endpoint strangers may reach us there, as long as our NAT remembers it."""
         while True:
-            now = trio.current_time()
-            if now >= self._sent_at + self._pause():
+            now, pause = trio.current_time(), self._pause()
+            if self._sent_at is not None and now >= self._sent_at + pause:
                 self._sent_at = now
                 if self._translated() and not self._forwarded() and not self._depends():
                     ping()
-            await trio.sleep_until(max(self._sent_at + self._pause(), now + 1.0))
+            await trio.sleep_until(max((self._sent_at or now) + pause, now + 1.0))
 
     def _depends(self) -> bool:
         """Whether a mapping that is kept is another one than strangers would need."""
