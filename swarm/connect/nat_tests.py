@@ -163,7 +163,7 @@ class NatTests:
                 self._sent_at = now
                 if self._translated() and not self._forwarded() and not self._depends():
                     ping()
-            await trio.sleep_until(max((self._sent_at or now) + pause, now + 1.0))
+            await trio.sleep_until(max((now if self._sent_at is None else self._sent_at) + pause, now + 1.0))
 
     def _depends(self) -> bool:
         """Whether a mapping that is kept is another one than strangers would need."""
