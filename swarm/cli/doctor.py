@@ -251,7 +251,7 @@ def _network(document: Document, page: Page) -> Iterator[str]:
     rows = [
         [
             Cell(interface["name"]),
-            Cell(listed(interface["addresses"])),
+            Cell(listed(_worth_showing(interface["addresses"]))),
             Cell(f"through {listed(interface['gateways'])}" if interface["gateways"] else "leads nowhere else"),
         ]
         for interface in interfaces
@@ -263,6 +263,11 @@ def _network(document: Document, page: Page) -> Iterator[str]:
             yield page.line(f"There is no {name} here.", 2)
 
 
+def _worth_showing(hosts: Sequence[str]) -> Sequence[str]:
+    """Without those that every IPv6 interface gives itself, if there are others."""
+    return [host for host in hosts if not host.startswith("fe80:")] or hosts
+
+
 def _router(leases: Sequence[Document], page: Page) -> Iterator[str]:
     """What is open, then what did not work and why."""
     opened: dict[tuple[str, ...], list[Document]] = {}
@@ -272,7 +277,10 @@ def _router(leases: Sequence[Document], page: Page) -> Iterator[str]:
     for (gateway, external, internal), alike in opened.items():
         named = " and ".join(sorted(lease["transport"].upper() for lease in alike))
         ways = listed(sorted({_way(lease) for lease in alike}))
-        text = f"{gateway} sends {named} for {external} on to {internal}, {_life(alike[0])}, as asked by {ways}"
+        does = f"lets {named} in to {internal}"
+        if internal != external:
+            does = f"sends {named} for {external} on to {internal}"
+        text = f"{gateway} {does}, {_life(alike[0])}, as asked by {ways}"
         yield from page.sentence(text, 2, hang=2, paint="green")
     failures = {
         f"{METHOD_WORDS[lease['method']]} {REASON_WORDS.get(lease['error'], lease['error'])}"

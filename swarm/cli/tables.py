@@ -109,6 +109,15 @@ def _nat_rows(
         yield label, [Cell(_verdict(each), paint=_reached(each)) for each in verdicts]
 
 
+def _outside(endpoints: Sequence[str | None]) -> str:
+    """Several ports of one address are not worth its name each time."""
+    known = [endpoint for endpoint in endpoints if endpoint]
+    hosts = {endpoint.rpartition(":")[0] for endpoint in known}
+    if len(known) < 2 or len(hosts) != 1:
+        return listed(known, UNKNOWN)
+    return f"{hosts.pop()}, ports {listed(endpoint.rpartition(':')[2] for endpoint in known)}"
+
+
 def _word(word: str | None) -> str:
     return UNKNOWN if word in (None, "unknown") else str(word)
 
@@ -134,7 +143,7 @@ def _duration(seconds: float | None, unknown: str = "") -> str:
 
 
 _NAT_ROWS: tuple[tuple[str, Callable[[Document], str]], ...] = (
-    ("outside", lambda report: listed(report["external"], UNKNOWN)),
+    ("outside", lambda report: _outside(report["external"])),
     ("mapping", lambda report: _word(report["mapping"])),
     ("filtering", lambda report: _word(report["filtering"])),
     ("port kept", lambda report: _verdict(report["port_preserving"])),

@@ -103,6 +103,8 @@ async def test_a_symmetric_nat_is_explained(autojump_clock: MockClock) -> None:
     document = await examined("symseq", dht_nodes=8)
     assert document["nat"]["v4"]["mapping"] == "address-and-port-dependent"
     assert "gives every peer another port" in said(document)
+    (outside,) = [line for line in shown(document).splitlines() if line.startswith("  outside")]
+    assert outside.count(document["nat"]["v4"]["external"][0].partition(":")[0]) == 1, "the address is named once"
 
 
 async def test_stun_tells_how_the_nat_filters(autojump_clock: MockClock) -> None:
