@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -506,6 +508,25 @@ async def test_permanent_leases_by_the_library() -> None:
     client, fake = library(error="OnlyPermanentLeasesSupported")
     assert (await client.map("udp", 6881, 6881, 600)).lifetime == PERMANENT
     assert fake.added == [(6881, 0)]
+
+
+async def test_a_call_of_the_library_that_hangs_keeps_nobody() -> None:
+    """Its thread ends when the call does; who was waiting goes on at once."""
+    client, fake = library()
+    hanging = threading.Event()
+    fake.externalipaddress = lambda: str(hanging.wait(10))  # type: ignore[method-assign]
+    began = time.monotonic()
+    try:
+        with trio.move_on_after(0.05) as scope:
+            await client.external_host()
+        assert scope.cancelled_caught
+        assert time.monotonic() - began < 5
+    finally:
+        hanging.set()
+
+
+def test_its_search_takes_half_a_second_at_most() -> None:
+    assert miniupnpc.DISCOVER_DELAY <= 500
 
 
 async def test_without_the_library_there_is_a_named_reason(monkeypatch: pytest.MonkeyPatch) -> None:

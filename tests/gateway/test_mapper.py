@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,6 +15,7 @@ from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import Event, PortMapped, PortMappingFailed, PortMappingLost
 from swarm.gateway import session
+from swarm.gateway.clients import miniupnpc
 from swarm.gateway.lans import Lan
 from swarm.gateway.mapper import Mapper
 from swarm.gateway.report import LeaseReport
@@ -283,6 +284,44 @@ async def test_the_library_is_the_last_resort_and_only_where_it_is_allowed(
         await trio.sleep(50)
         assert opened == [net.neighbour.ipv4]
         nursery.cancel_scope.cancel()
+
+
+async def test_the_report_names_who_speaks_to_the_router(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        """What of miniupnpc.UPnP is used by who only wants a port."""
+
+        def getspecificportmapping(self, port: int, protocol: str) -> None: ...
+
+        def addportmapping(self, *arguments: object) -> bool:
+            return True
+
+        def deleteportmapping(self, port: int, protocol: str) -> bool:
+            return True
+
+        def externalipaddress(self) -> str:
+            return WAN
+
+    async def open_library(inside: str, rng: random.Random) -> miniupnpc.MiniupnpcClient:
+        return miniupnpc.MiniupnpcClient(Library(), "http://10.0.1.1:5000/x", inside, rng)
+
+    async def inline(call: Callable[[], object]) -> object:
+        await trio.lowlevel.checkpoint()
+        return call()
+
+    monkeypatch.setattr(session, "open_miniupnpc", open_library)
+    monkeypatch.setattr(miniupnpc, "_in_thread", inline)
+    async with home(gateway=False) as net, trio.open_nursery() as nursery:
+        mapper = net.new_mapper(net.neighbour, miniupnpc=True)
+        nursery.start_soon(mapper.run)
+        await trio.sleep(50)
+        opened = [each for each in mapper.statistics() if each.external is not None]
+        assert {(each.method, each.client) for each in opened} == {("upnp-igd1", "miniupnpc")}
+        nursery.cancel_scope.cancel()
+    async with home("upnp") as net:
+        await trio.sleep(5)
+        assert {each.client for each in net.mapper.statistics()} == {"swarm"}
 
 
 async def test_a_gateway_that_keeps_ports_the_same_is_asked_for_ours(autojump_clock: MockClock) -> None:
