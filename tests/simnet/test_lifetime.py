@@ -11,14 +11,25 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from swarm.connect.lifetime import GRACE, LASTING, PATIENCE, Lifetime, by_peer, by_stun, measure_lifetime
+from swarm.connect.lifetime import (
+    GRACE,
+    LASTING,
+    PATIENCE,
+    Lifetime,
+    _answer_untrusted,
+    _mapped_untrusted,
+    by_peer,
+    by_stun,
+    measure_lifetime,
+)
 from swarm.endpoint import Endpoint
-from swarm.net.mapping_tests import NONCE_SIZE
+from swarm.net.mapping_tests import NONCE_SIZE, late_answer, late_request
 from swarm.net.udp_port import UdpPort
 from swarm.simnet.catalogue import CONE, FULLCONE, RESTRICTED, SYMRAND
 from swarm.simnet.host import Host
 from swarm.simnet.internet import Internet, open_internet
 from swarm.simnet.nat import NatBehaviour
+from tests.fuzzing import fuzz_count, fuzz_seed, mutations
 from tests.net.stun_server import Kind, StunServer
 from tests.nodes import PORT
 
@@ -133,3 +144,22 @@ async def test_a_stun_server_that_knows_no_response_port_tells_nothing(autojump_
         began = trio.current_time()
         assert await measure_lifetime(by_stun(host, server, random.Random(1))) is None
     assert trio.current_time() - began < 20
+
+
+# ---- strangers
+
+
+def test_only_the_answer_is_an_answer() -> None:
+    seed = fuzz_seed()
+    rng = random.Random(seed)
+    request = late_request(NONCE, 8)
+    answer = late_answer(request.transaction_id, Endpoint("20.0.0.1", 5))
+    assert _answer_untrusted(memoryview(answer.encode()), request) == answer
+    other = late_answer(late_request(NONCE, 9).transaction_id, Endpoint("20.0.0.1", 5))
+    for datagram in (b"", request.encode(), other.encode()):
+        assert _answer_untrusted(memoryview(datagram), request) is None
+    for datagram in mutations(rng, [answer.encode(), request.encode()], fuzz_count()):
+        heard = _answer_untrusted(memoryview(datagram), request)
+        assert heard is None or heard.transaction_id == request.transaction_id, f"seed {seed}"
+        if heard is not None:
+            _mapped_untrusted(heard)

@@ -34,6 +34,7 @@ from swarm.wire.stun import (
     long_term_key,
     parse_stun_untrusted,
     peek_header,
+    response_port_value,
     short_term_key,
     xor_address_value,
 )
@@ -235,6 +236,16 @@ def test_reserved_bits_of_an_error_code_are_not_looked_at() -> None:
     assert made((A.ERROR_CODE, b"\xff\xff\xfc\x01no\xff")).error_code_untrusted() == ErrorCode(401, "no�")
 
 
+def test_response_ports() -> None:
+    message = made((A.RESPONSE_PORT, response_port_value(40_001)), message_class=MessageClass.REQUEST)
+    assert parse_stun_untrusted(message.encode()).response_port_untrusted() == 40_001
+    assert response_port_value(0x1234) == b"\x12\x34\0\0"
+    assert made((A.RESPONSE_PORT, b"\x12\x34")).response_port_untrusted() == 0x1234, "without the padding"
+    assert made().response_port_untrusted() is None
+    with pytest.raises(RemoteProtocolError, match="bad-stun"):
+        made((A.RESPONSE_PORT, b"\x12\x34\0")).response_port_untrusted()
+
+
 def test_change_requests() -> None:
     for flags in (0, CHANGE_IP, CHANGE_PORT, CHANGE_IP | CHANGE_PORT):
         message = made((A.CHANGE_REQUEST, change_request_value(flags)), message_class=MessageClass.REQUEST)
@@ -411,6 +422,7 @@ def check_decoder(data: bytes) -> None:
         partial(reader, type_) for reader in of_a_type for type_, _ in message.attributes
     ]
     readers += [message.error_code_untrusted, message.change_request_untrusted, message.unknown_attributes_untrusted]
+    readers.append(message.response_port_untrusted)
     for read in readers:
         try:
             read()
