@@ -286,6 +286,8 @@ def _sockets(sockets: Document, page: Page) -> Iterator[str]:
     for family, each in known.items():
         for name, core in each["cores"].items():
             lost = core["dropped"] + sum(core["send_errors"].values())
+            if not (core["datagrams_in"] or core["datagrams_out"] or lost):
+                continue
             rows.append(
                 [
                     Cell(FAMILY_NAMES[family]),
