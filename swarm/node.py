@@ -382,7 +382,6 @@ class Node:
     def _introduce_us(self, torrent: Torrent) -> None:
         """Sources name us, too: we are no peer of ours, and BEP 40 goes by where peers see us."""
         for ours in self.standing.own_endpoints():
-            torrent.admission.peers.exclude(ours)
             torrent.admission.peers.set_our_address(ours)
 
     def _start_udp(self, ports: OpenPorts, nursery: trio.Nursery) -> dict[int, UtpPort]:

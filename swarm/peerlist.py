@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple, TypeVar
@@ -148,10 +148,21 @@ class KnownPeer:
 
 
 class PeerList:
-    """The known peers of one torrent.  ``rng`` orders peers while our own address is not known, and spreads retries."""
+    """The known peers of one torrent.
 
-    def __init__(self, *, rng: random.Random, max_peers: int = MAX_PEERS) -> None:
+    ``rng`` orders peers while our own address is not known, and spreads retries.  ``is_ours`` knows where we are, as
+    far as the node does; who was met and turned out to be us is remembered here.
+    """
+
+    def __init__(
+        self,
+        *,
+        rng: random.Random,
+        is_ours: Callable[[Endpoint], bool] = lambda endpoint: False,
+        max_peers: int = MAX_PEERS,
+    ) -> None:
         self._rng = rng
+        self._is_ours = is_ours
         self._max_peers = max_peers
         self._peers: dict[Endpoint, KnownPeer] = {}
         self._hosts: Counter[str] = Counter()
@@ -237,11 +248,13 @@ class PeerList:
 
     def owns(self, endpoint: Endpoint) -> bool:
         """Whether it is known to be our own."""
-        return endpoint in self._own
+        return endpoint in self._own or self._is_ours(endpoint)
 
     def set_our_address(self, ours: Endpoint) -> None:
         """How peers see us, once for each family: the basis of BEP 40's order."""
         self._our_address[ours.is_ipv6] = ours
+        for endpoint in [each for each in self._peers if each.host == ours.host and self._is_ours(each)]:
+            self._remove(endpoint)
         for peer in self._peers.values():
             peer._score = self._score(peer)
         self._untried = [(-peer._score, ticket, peer) for _, ticket, peer in self._untried if peer._ticket == ticket]
@@ -394,7 +407,7 @@ class PeerList:
     def _reason_to_refuse(self, endpoint: Endpoint, source: SourceName, introducer: Endpoint | None) -> str | None:
         if not is_dialable(endpoint):
             return "not-dialable"
-        if endpoint in self._own:
+        if self.owns(endpoint):
             return "own"
         if endpoint.host in self._banned:
             return "banned"

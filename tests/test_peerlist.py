@@ -133,6 +133,18 @@ def test_our_own_endpoints_are_never_taken_in_again() -> None:
     assert peers.next_to_dial(0.0) is None
 
 
+def test_where_we_are_is_asked_each_time_for_it_may_change() -> None:
+    ours = {at(1)}
+    peers = PeerList(rng=random.Random(1), is_ours=ours.__contains__)
+    assert peers.add(at(1), "pex", 0.0) is None
+    neighbour = added(peers, at(1, 7))
+    ours.clear()
+    assert peers.add(at(1), "pex", 0.0) is not None
+    ours.update((at(1), at(1, 7)))
+    peers.set_our_address(at(1))
+    assert len(peers) == 0 and peers.get(neighbour.endpoint) is None
+
+
 def test_a_banned_address_is_forgotten_with_all_its_ports() -> None:
     peers = new_list()
     dialed = added(peers, at(1, 1))

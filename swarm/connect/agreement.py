@@ -88,8 +88,8 @@ class MeetingSide(Protocol):
 
 class Agreements:
     """``is_own`` knows our own endpoints; ``terms`` is what we say of ourselves; ``external_host(ipv6)`` is our address
-    as others see it, if known; ``is_neighbour(host)`` whether a host is in a network of ours;
-    ``introduces`` as for `PunchDesk`."""
+    as most others see it: while that is not known it is what the introducer says; ``is_neighbour(host)`` whether a host
+    is in a network of ours; ``introduces`` as for `PunchDesk`."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class Agreements:
             return
         scope = trio.CancelScope()
         self._attending.add(scope)
-        self._hear(offered.sender, offered.terms)
+        self._hear(by, offered.sender, offered.terms)
         self._side.meeting_begun(offered.sender, by.located.observed)
         self._ports.start_soon(self._attend, by, offered, scope)
 
@@ -255,13 +255,14 @@ class Agreements:
                 answered = await meeting.next(Answered)
                 if answered.sender.host != target.host:
                     raise RemoteError("elsewhere", f"{answered.sender} is not at {target.host}")
-                self._hear(answered.sender, answered.terms)
+                self._hear(introducer, answered.sender, answered.terms)
                 return await self._meet(meeting, port, answered.sender, initiator=True)
 
     # -- both -------------------------------------------------------------------------------------------------------
 
-    def _hear(self, peer: Endpoint, terms: Terms) -> None:
-        self._side.terms_heard(peer, usable(terms, peer.host, self._external_host(peer.is_ipv6), self._is_neighbour))
+    def _hear(self, introducer: Punch, peer: Endpoint, terms: Terms) -> None:
+        ours = self._external_host(peer.is_ipv6) or introducer.located.sees_us_at
+        self._side.terms_heard(peer, usable(terms, peer.host, ours, self._is_neighbour))
 
     async def _meet(self, meeting: _Meeting, port: ShotPort, peer: Endpoint, *, initiator: bool) -> Link:
         measure = await meeting.next(Measure)

@@ -73,6 +73,11 @@ class Introducer:
         return self.peer.identity.path
 
     @property
+    def sees_us_at(self) -> str | None:
+        """At which address of ours the peer sees us, by its own word."""
+        return self.peer.theirs.yourip if self.peer.theirs is not None else None
+
+    @property
     def speaks_holepunch(self) -> bool:
         return self.peer.extensions.speaks(Holepunch.NAME)
 

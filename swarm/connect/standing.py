@@ -220,6 +220,22 @@ class Standing:
         """Whether an address is in a private network that we are on."""
         return any(ip_address(host) in lan for lan in self._lans)
 
+    def is_at(self, endpoint: Endpoint) -> bool:
+        """Whether that is where others find or see us, as far as known.
+
+        A port that nobody has opened is ours if somebody sees us there; only before anybody has said so the NAT is
+        taken to keep it.  A neighbour behind the same NAT may well listen on the same port.
+        """
+        family = _family(endpoint.is_ipv6)
+        host, port = self._where[family]
+        if endpoint.host != host:
+            return False
+        if host == self._global[family] or family in self._mapped or self._config.announce_port is not None:
+            return endpoint.port == port
+        samples = self._probes[family].samples(trio.current_time())
+        seen = {sample.external.port for sample in samples if sample.external.host == host}
+        return endpoint.port in (seen or {port})
+
     def probe_through(self, helper: Endpoint, transport: TestedTransport, seen: Seen) -> Probe | None:
         """What to ask now of a peer at ``helper``, who says that he sees us at ``seen``; None if nothing."""
         now, strangers = trio.current_time(), self.strangers.probe

@@ -129,8 +129,8 @@ class HolepunchRelay:
         if reason is not None:
             return reason
         known = [each for each in self._connections() if each is not asker and _is_at(each, target)]
-        if not known:
-            return "not-connected"
+        if not known:  # two neighbours behind one NAT may listen on one port
+            return "no-self" if target == asker.listens else "not-connected"
         speaking = [each for each in known if each.speaks_holepunch]
         if not speaking:
             return "no-support"
@@ -142,7 +142,7 @@ class HolepunchRelay:
     def _reason_to_refuse(self, asker: Relayable, target: Endpoint) -> str | None:
         if not is_dialable(target):
             return "no-such-peer"
-        if self._is_own(target) or target in (asker.observed, asker.listens):
+        if self._is_own(target) or target == asker.observed:
             return "no-self"
         return None if asker.path not in INDIRECT_PATHS and may_meet(asker.observed, target) else "not-bridged"
 

@@ -52,6 +52,10 @@ class Located(Protocol):
     @property
     def path(self) -> PathName: ...
 
+    @property
+    def sees_us_at(self) -> str | None:
+        """At which address the peer sees us, by its own word (BEP 10, ``yourip``)."""
+
 
 class PunchSide(Protocol):
     """What the extension on a connection needs of its torrent."""

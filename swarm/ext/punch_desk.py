@@ -215,11 +215,11 @@ class PunchDesk:
             return "too-many-of-source"
         if not is_dialable(target):
             return "no-such-peer"
-        if self._is_own(target) or target in (asker.observed, asker.listens):
+        if self._is_own(target) or target == asker.observed:
             return "no-self"
         known = [each for each in self._connections() if each is not by and _is_at(each, target)]
-        if not known:
-            return "not-connected"
+        if not known:  # two neighbours behind one NAT may listen on one port
+            return "no-self" if target == asker.listens else "not-connected"
         found = next((each for each in known if each.supported), None)
         if found is None:
             return "no-support"

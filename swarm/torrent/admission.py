@@ -94,7 +94,7 @@ class Admission:
         connections: Connections,
         equip: Callable[[PeerConnection], ExtendedHandshake],
     ) -> None:
-        self.peers = PeerList(rng=lent.rng)
+        self.peers = PeerList(rng=lent.rng, is_ours=lent.standing.is_at)
         self._info_hash = info_hash
         self._lent = lent
         self._connections = connections

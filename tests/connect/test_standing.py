@@ -142,6 +142,26 @@ async def test_behind_a_closed_nat_our_address_is_told_to_nobody(autojump_clock:
                 assert standing.own_address(False) is None
 
 
+async def test_a_neighbour_on_our_port_is_not_us_once_we_are_seen_at_another(autojump_clock: MockClock) -> None:
+    async with open_internet() as internet:
+        node = Node(at_home(internet)[1])
+        async with node.online() as standing:
+            assert not standing.is_at(Endpoint(OURS, PORT))
+            with told_by_peers(standing, OURS):
+                assert standing.is_at(Endpoint(OURS, PORT)), "most NATs keep the port"
+                assert not standing.is_at(Endpoint(OURS, 40000)) and not standing.is_at(Endpoint("21.9.9.9", PORT))
+            standing.dht_fact(AddressObserved((REPORTERS[0], 1), (OURS, 40000)))
+            assert standing.is_at(Endpoint(OURS, 40000)) and not standing.is_at(Endpoint(OURS, PORT))
+
+
+async def test_of_a_public_address_our_port_is_ours_whatever_is_said(autojump_clock: MockClock) -> None:
+    async with open_internet() as internet:
+        node = Node(internet.host("h", OURS))
+        async with node.online() as standing:
+            standing.dht_fact(AddressObserved((REPORTERS[0], 1), (OURS, 40000)))
+            assert standing.is_at(Endpoint(OURS, PORT)) and not standing.is_at(Endpoint(OURS, 40000))
+
+
 async def test_our_ipv4_address_is_not_told_where_it_has_another_port_than_ipv6(autojump_clock: MockClock) -> None:
     async with open_internet() as internet:
         router, host = at_home(internet, "pcp")

@@ -31,6 +31,7 @@ class Located:
     observed: Endpoint
     listens: Endpoint | None = None
     path: PathName = "utp"
+    sees_us_at: str | None = None
 
 
 class Member:

@@ -436,6 +436,13 @@ def test_what_cannot_be_done_is_answered_and_counted(target: Endpoint, reason: s
     assert made.statistics() == RelayStatistics(1, 0, {reason: 1})
 
 
+def test_neighbours_behind_one_nat_may_listen_on_one_port() -> None:
+    listens = Endpoint(TARGET.host, 6881)
+    asker, target = Peer(Endpoint(TARGET.host, 1), listens), Peer(TARGET, listens)
+    relay([asker, target]).rendezvous_asked(asker, listens, 0.0)
+    assert asker.heard() == [Connect(TARGET)]
+
+
 def test_a_private_peer_is_not_found_by_a_public_address_it_claims() -> None:
     asker, inside = Peer(ASKER), Peer(Endpoint("192.168.1.5", 6881), TARGET)
     made = relay([asker, inside])

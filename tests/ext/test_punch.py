@@ -197,6 +197,7 @@ class Located:
     observed: Endpoint
     listens: Endpoint | None = None
     path: PathName = "utp"
+    sees_us_at: str | None = None
 
 
 @dataclass
@@ -356,6 +357,13 @@ def test_a_target_is_found_by_where_it_listens() -> None:
     made = Desk(HERE, THERE)
     made.offer(Endpoint(THERE.host, 50000))
     assert made.said[THERE] == [Offered(SESSION, HERE, TERMS)]
+
+
+def test_neighbours_behind_one_nat_may_listen_on_one_port() -> None:
+    neighbour = Endpoint(HERE.host, 777)
+    made = Desk(HERE, neighbour)
+    made.offer(Endpoint(HERE.host, 50000))
+    assert made.said[neighbour] == [Offered(SESSION, HERE, TERMS)]
 
 
 def test_peers_that_cannot_take_part_are_not_brought_together() -> None:
