@@ -148,10 +148,12 @@ class Pair:
     nodes tell is copied into the laboratory's directory.
     """
 
-    def __init__(self, lab: Lab, seed_kind: str, leech_kind: str, world: World) -> None:
+    def __init__(self, lab: Lab, seed_kind: str, leech_kind: str, world: World, *, rate: int = 0) -> None:
+        """``rate``: bytes a second of seed and leech each way; 0: no limit."""
         if "lt" in (world.seed, world.leech, world.rendezvous):
             need_module("libtorrent")
         self.world = world
+        self._rates = {"rendezvous": RENDEZVOUS_RATE, "seed": rate, "leech": rate}
         self.nodes: dict[str, Teller] = {}
         """By name: rendezvous, seed, leech."""
         self.tracker, self.rendezvous = lab.public("tracker"), lab.public("rendezvous")
@@ -237,7 +239,7 @@ class Pair:
     def _start(self, name: str, machine: Machine, client: str) -> Teller:
         directory = self._directory / name
         directory.mkdir(exist_ok=True)
-        command = COMMANDS[client](name, machine, self._torrent, directory)
+        command = COMMANDS[client](name, machine, self._torrent, directory, self._rates[name])
         started = time.monotonic()
         process = machine.start(*command, log=self._directory / f"{name}.log")
         self.nodes[name] = Teller(process, started, self._directory / f"{name}.jsonl")
@@ -296,24 +298,20 @@ def _measured(pair: Pair, limit: float, quiet: AbstractContextManager[object]) -
     return Outcome(seconds, way, why, mapped)
 
 
-def _our_command(name: str, machine: Machine, torrent: Path, directory: Path) -> list[str]:
+def _our_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
     command = "seed" if name == "seed" else "download"
     environment = [f"PATH={os.environ['PATH']}", f"HOME={directory}.home", "PYTHONUNBUFFERED=1"]
-    options = ["-o", directory, "-p", PORT, "-d", _rate(name), "-u", _rate(name), "--json", "--no-dht", "--no-lsd"]
+    options = ["-o", directory, "-p", PORT, "-d", rate, "-u", rate, "--json", "--no-dht", "--no-lsd"]
     return ["env", "-i", *environment, sys.executable, "-m", "swarm", command, str(torrent), *map(str, options)]
 
 
-def _libtorrent_command(name: str, machine: Machine, torrent: Path, directory: Path) -> list[str]:
+def _libtorrent_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
     role = "seed" if name == "seed" else "leech"
-    options = [role, torrent, directory, PORT, _rate(name), *(["map"] if machine.kind in GATEWAYS else [])]
+    options = [role, torrent, directory, PORT, rate, *(["map"] if machine.kind in GATEWAYS else [])]
     return [sys.executable, "-u", "-m", "tests.netlab.lt_node", *map(str, options)]
 
 
-def _rate(name: str) -> int:
-    return RENDEZVOUS_RATE if name == "rendezvous" else 0
-
-
-COMMANDS: dict[str, Callable[[str, Machine, Path, Path], list[str]]] = {
+COMMANDS: dict[str, Callable[[str, Machine, Path, Path, int], list[str]]] = {
     "ours": _our_command,
     "lt": _libtorrent_command,
 }

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.needs import need_program
-from tests.netlab.grid import Outcome, Way, World, measure
+from tests.netlab.grid import SAME, Outcome, Way, World, measure
 
 pytestmark = pytest.mark.netlab
 
@@ -50,6 +50,7 @@ EXPECTED = [
     Cell("ours-ours", "restricted", "open", MET, PROMPT),
     Cell("ours-ours", "cgnsym", "open", MET, PROMPT),
     Cell("ours-ours", "cone", "cone", MET, PROMPT),
+    Cell("ours-ours", "cone", SAME, MET, SOON),
     Cell("ours-ours", "restricted", "symrand", MET, PROMPT),
     Cell("ours-ours", "udpblock", "cgn", MET, PROMPT),
     Cell("ours-ours", "symseq", "cone", PREDICTED, SOON),
