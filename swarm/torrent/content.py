@@ -55,10 +55,14 @@ class Content:
                 progress(*self.checking)
 
         looked(0)
-        for index in await self.disk.check(doubtful, looked):
-            have.add(index)
-        await self.disk.prepare(self.selection.files)
-        await self.keeping.save(have, self.keeping.before, self.keeping.peers, clean=False)
+        if doubtful:
+            for index in await self.disk.check(doubtful, looked):
+                have.add(index)
+            self.disk.release()  # whoever is served opens what it needs
+        whole = not self.selection.pieces.as_int() & ~have.as_int()
+        if not (whole and self.keeping.vouched):  # else nothing will be written, and all is kept as it is
+            await self.disk.prepare(self.selection.files)
+            await self.keeping.save(have, self.keeping.before, self.keeping.peers, clean=False)
         return have
 
     async def save(self, have: Bitfield, totals: Totals, peers: tuple[Endpoint, ...], *, clean: bool) -> None:

@@ -1,6 +1,8 @@
 """What one torrent keeps between runs: when its resume file is read and written (the file itself: `resume`).
 
-Saved unclean at the start, every SAVE_INTERVAL while pieces arrive, and clean at an orderly end.
+Saved unclean at the start where anything is missing, every SAVE_INTERVAL while pieces arrive, and clean at an orderly
+end; not where the file says the same already, but for the known peers: thousands of torrents that only seed start and
+stop without writing anything.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from swarm.errors import StorageError
 from swarm.torrent.disk import Disk, Runner
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.resume import ResumeData, load_resume, pieces_in_doubt, resume_path, save_resume
+from swarm.torrent.storage import FileState
 
 SAVE_INTERVAL = 30.0
 """Seconds between saves while pieces arrive; decides how much is hashed again after a crash, never what is lost."""
@@ -48,6 +51,10 @@ class Keeping:
     """Of earlier runs."""
     peers: tuple[Endpoint, ...] = ()
     """Known from earlier runs."""
+    vouched: bool = False
+    """What was kept was believed, and nothing but it: no piece is in doubt, and no file is missing."""
+    _on_disk: tuple[bool, Totals] | None = None  # what the file says of being clean, and the sums; None: unknown
+    _unwritable: bool = False
     _added_at: float = 0.0
     _completed_at: float | None = None
     _dirty: bool = False
@@ -59,13 +66,9 @@ class Keeping:
 
         ``anew`` trusts none.
         """
-        kept = None
-        if self.directory is not None:
-            path = resume_path(self.directory, self.metainfo.info_hash)
-            warnings: list[str] = []  # the runner's thread must not emit events itself
-            kept = await self.runner(load_resume, path, self.metainfo, warnings.append)
-            for warning in warnings:
-                self.warn(warning)
+        kept, warnings, files = await self.runner(self._look)
+        for warning in warnings:  # the runner's thread must not emit events itself
+            self.warn(warning)
         self._added_at = self.wall_clock()
         if kept is not None:
             self.before = Totals(kept.downloaded, kept.uploaded)
@@ -73,7 +76,21 @@ class Keeping:
             self._added_at, self._completed_at = kept.added_at, kept.completed_at
             if anew or kept.directory != self.disk.storage.directory:
                 kept = None  # other files than those it speaks of
-        return pieces_in_doubt(kept, self.metainfo, await self.disk.existing())
+            else:
+                self._on_disk = kept.clean, self.before
+        trusted, doubtful = pieces_in_doubt(kept, self.metainfo, files)
+        there = all(state is not None or entry.pad for entry, state in zip(self.metainfo.files, files, strict=True))
+        self.vouched = kept is not None and not doubtful and there
+        return trusted, doubtful
+
+    def _look(self) -> tuple[ResumeData | None, list[str], tuple[FileState | None, ...]]:
+        """All that has to be read at the start, in one hop to a thread."""
+        warnings: list[str] = []
+        kept = None
+        if self.directory is not None:
+            path = resume_path(self.directory, self.metainfo.info_hash)
+            kept = load_resume(path, self.metainfo, warnings.append)
+        return kept, warnings, self.disk.storage.existing()
 
     def piece_stored(self) -> None:
         """There is something to save."""
@@ -93,11 +110,12 @@ class Keeping:
         return True
 
     async def save(self, have: Bitfield, totals: Totals, peers: tuple[Endpoint, ...], *, clean: bool) -> None:
-        """Sync the files and replace the resume file.  Not cancellable once it waits for the disk.
+        """Sync the files and replace the resume file, unless it says all this already.  Not cancellable once it waits
+        for the disk.
 
         Raises StorageError when the torrent's own files cannot be synced.
         """
-        if self.directory is None:
+        if self.directory is None or (not self._dirty and self._on_disk == (clean, totals)):
             return
         async with self._lock:
             self._dirty = False
@@ -119,4 +137,9 @@ class Keeping:
                 await self.runner(save_resume, path, self.metainfo.info_hash, data)
             except StorageError as error:
                 self._dirty = True
-                self.warn(f"{error}; after a restart the data is checked again")
+                if not self._unwritable:  # once, and not every SAVE_INTERVAL
+                    self.warn(f"{error}; after a restart the data is checked again")
+                self._unwritable = True
+            else:
+                self._on_disk = clean, totals
+                self._unwritable = False

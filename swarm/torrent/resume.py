@@ -7,15 +7,19 @@ Two promises of whoever saves make it believable:
 
 * The bits saved were taken *before* the files were synced and looked at (`Disk.sync`), with ``saved_at`` the time of
   that copy.  So each bit stands for data on the disk itself, and survives a power cut like the file that names it.
-* At start it is saved with ``clean`` false, then every now and then, and with ``clean`` true only by an orderly exit,
-  after the last write.
+* At start it is saved with ``clean`` false where anything is missing, then every now and then while pieces arrive, and
+  with ``clean`` true only by an orderly exit, after the last write.
 
 So a file whose size and mtime are those saved holds what it held, and a file where they differ is hashed, every piece
 of it, also those that were not recorded: they may have been written after the last save.  That is all after a clean
-exit.  After a crash one doubt is left: a piece written just before or after the save may have the mtime that was saved,
-since file systems count in steps (FAT: 2 s) and a slow write ends long after it has stamped the file.  So the
-unrecorded pieces of files that were younger than `SETTLED` when saved are hashed too.  Recorded ones are not: we never
-write to a verified piece.
+exit.  After a crash two things are special.
+
+* A file that was written within `WRITTEN_AFTER` of the last save, and did not shrink, was written by us: we were at it,
+  and would have saved again.  Its unrecorded pieces are hashed, the recorded ones are not: we never write to a verified
+  piece.  Without this rule every crash in mid-download would have all of a large file read again.
+* A piece written just before or after the save may have the mtime that was saved, since file systems count in steps
+  (FAT: 2 s) and a slow write ends long after it has stamped the file.  So the unrecorded pieces of files that were
+  younger than `SETTLED` when saved are hashed too.
 
 How often it is saved therefore decides how much is hashed after a crash, and never what is downloaded twice.
 """
@@ -39,6 +43,10 @@ from swarm.torrent.storage import FileState
 VERSION = 1
 SETTLED = 10.0
 """Seconds after its last write from which a file's mtime proves that nothing was written since."""
+
+WRITTEN_AFTER = 120.0
+"""Seconds after a save without a clean end within which it is we who wrote: the next was due after 30, and a slow disk
+may take long over it."""
 
 MAX_PEERS = 500
 """Known peers kept; more are left out when saving and refused when loading."""
@@ -165,10 +173,24 @@ def _suspects(
     """For each file whether it changed since the save, and whether it may have been written around it unnoticed."""
     if data is None:
         return [False] * len(metainfo.files), [False] * len(metainfo.files)
-    changed = [now != then for now, then in zip(files_on_disk, data.files, strict=True)]
     settled_ns = int((data.saved_at - SETTLED) * 1e9)
-    settling = [not data.clean and state is not None and state.mtime_ns > settled_ns for state in data.files]
+    ours = [
+        not data.clean and _written_since(now, then, data.saved_at)
+        for now, then in zip(files_on_disk, data.files, strict=True)
+    ]
+    changed = [now != then and not written for now, then, written in zip(files_on_disk, data.files, ours, strict=True)]
+    settling = [
+        written or (not data.clean and state is not None and state.mtime_ns > settled_ns)
+        for state, written in zip(data.files, ours, strict=True)
+    ]
     return changed, settling
+
+
+def _written_since(now: FileState | None, then: FileState | None, saved_at: float) -> bool:
+    """Whether a file differs from what was saved by nothing but what we wrote between the save and a crash."""
+    if now is None or then is None or now == then:
+        return False
+    return now.size >= then.size and then.mtime_ns < now.mtime_ns <= (saved_at + WRITTEN_AFTER) * 1e9
 
 
 def encode_resume(info_hash: bytes, data: ResumeData) -> bytes:

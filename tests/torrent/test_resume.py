@@ -22,6 +22,7 @@ from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.resume import (
     MAX_PEERS,
     SETTLED,
+    WRITTEN_AFTER,
     ResumeData,
     decode_resume_untrusted,
     encode_resume,
@@ -254,12 +255,23 @@ def test_after_a_clean_exit_unchanged_files_are_trusted() -> None:
     assert doubts(data(files=tuple(files)), list(files)) == ([0, 1, 2, 4, 8], [])
 
 
-@pytest.mark.parametrize("state", [FileState(250, 9), FileState(249, 1), FileState(251, 1), FileState(0, 9)])
+LATE = int((NOW + WRITTEN_AFTER + 1) * SECOND)
+
+
+@pytest.mark.parametrize("state", [FileState(250, LATE), FileState(249, 1), FileState(251, 1), FileState(0, 9)])
 @pytest.mark.parametrize("clean", [True, False])
 def test_every_piece_of_a_changed_file_is_in_doubt_recorded_or_not(clean: bool, state: FileState) -> None:
     assert doubts(data(clean=clean), changed(0, state)) == ([4, 8], [0, 1, 2])
     assert doubts(data(clean=clean), changed(1, state)) == ([0, 1, 8], [2, 3, 4])
     assert doubts(data(clean=clean), changed(4, state)) == ([0, 1, 2, 4], [6, 7, 8])
+
+
+def test_after_a_crash_recorded_pieces_of_a_file_that_we_were_writing_are_not_hashed_again() -> None:
+    written = FileState(250, int((NOW + 29) * SECOND))
+    assert doubts(data(clean=False), changed(1, written)) == ([0, 1, 2, 4, 8], [3])
+    assert doubts(data(clean=True), changed(1, written)) == ([0, 1, 8], [2, 3, 4])
+    shorter = FileState(249, written.mtime_ns)
+    assert doubts(data(clean=False), changed(1, shorter)) == ([0, 1, 8], [2, 3, 4])
 
 
 def test_an_empty_file_that_was_touched_concerns_no_piece() -> None:
