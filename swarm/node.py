@@ -27,6 +27,7 @@ from swarm.connect.dial import NotingDials
 from swarm.connect.dial_back import BackDialer
 from swarm.connect.dialer import Dialer
 from swarm.connect.encrypted import Encryption
+from swarm.connect.relay_host import Datagrams, RelayHost
 from swarm.connect.rungs import Means
 from swarm.connect.second_port import SecondPorts
 from swarm.connect.shot_port import ShotPorts
@@ -38,7 +39,7 @@ from swarm.discover.trackers import Announcer
 from swarm.endpoint import Endpoint
 from swarm.errors import StorageError, SwarmError
 from swarm.eventbus import EventBus
-from swarm.events import Event, PeerConnected, Warned
+from swarm.events import INDIRECT_PATHS, Event, PeerConnected, Warned
 from swarm.net.bound import bound, is_loopback
 from swarm.net.listen import OpenPorts
 from swarm.net.mux import MuxStatistics
@@ -136,6 +137,7 @@ class Node:
             self._local = LocalDiscovery(self._network, port=lambda: self.port or 0, rng=rng, emit=self.emit)
         self._shot_ports = ShotPorts(self._network, rng, keepalive=self.standing.nat_tests.keep_alive)
         self._second_ports = SecondPorts(self._network)
+        self.relay = RelayHost(config, self.standing, rng, self._datagrams)
         self._lent = Lent(
             config=config,
             peer_id=self.peer_id,
@@ -156,6 +158,7 @@ class Node:
             dialer=self._dialer,
             shot_ports=self._shot_ports,
             second_ports=self._second_ports,
+            relay=self.relay,
             welcome=self._acceptor.take,
             wall_clock=time.time,
             resume_directory=config.state_directory / "resume" if config.state_directory is not None else None,
@@ -266,7 +269,7 @@ class Node:
     def emit(self, event: Event) -> None:
         """State a fact: it is counted, then told to whoever listens."""
         self.stats.apply(trio.current_time(), event)
-        if isinstance(event, PeerConnected) and event.direction == "in":
+        if isinstance(event, PeerConnected) and event.direction == "in" and event.path not in INDIRECT_PATHS:
             self.standing.peer_came_in(event.endpoint)
         self._bus.emit(event)
 
@@ -344,6 +347,7 @@ class Node:
                 nursery.start_soon(self._watch_addresses)
                 nursery.start_soon(self._shot_ports.run)
                 nursery.start_soon(self._second_ports.run)
+                nursery.start_soon(self.relay.run)
                 means = Means(ports.port if self.config.tcp else None, utp)
                 nursery.start_soon(self._dialer.run, means, self._room)
                 nursery.start_soon(self._back_dialer.run, means)
@@ -440,6 +444,11 @@ class Node:
 
     def _expects(self, remote: Endpoint) -> bool:
         return any(torrent.punching.expects(remote) for torrent in self.torrents.values())
+
+    def _datagrams(self) -> Datagrams:
+        port = self._udp.get(4)
+        cores = port.statistics().cores.values() if port is not None else ()
+        return Datagrams(sum(core.datagrams_out for core in cores), sum(core.datagrams_in for core in cores))
 
     def _room(self) -> int:
         """How many more connections the node takes."""

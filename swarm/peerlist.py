@@ -38,7 +38,7 @@ HEARSAY: frozenset[SourceName] = frozenset({"dht", "pex", "lsd", "incoming"})
 HUNG_UP = frozenset({"handshake-closed", "handshake-reset"})
 """How peers answer a handshake that they do not want, now or ever."""
 
-SAYS_LITTLE = ("timed-out", "no-introducer")
+SAYS_LITTLE = ("timed-out", "no-introducer", "no-relay")
 """Reasons that another path's explains better, the more telling first."""
 
 MAX_BANNED = 10_000
@@ -346,6 +346,14 @@ class PeerList:
         peer.remember(now, "disconnected", peer.good_path)
         if not peer.connections:
             self._schedule(peer, now + (CUT_OFF_AFTER if cut_off else RECONNECT_AFTER))
+
+    def relay_lost(self, peer: KnownPeer, now: float, *, bytes_down: int, bytes_up: int, again: bool) -> None:
+        """A connection through a relay ended, which never kept the peer from being dialled; ``again``: at once."""
+        peer.bytes_down += bytes_down
+        peer.bytes_up += bytes_up
+        peer.remember(now, "disconnected", "relayed")
+        if again and not peer.busy:
+            self._schedule(peer, now + CUT_OFF_AFTER)
 
     def retry_all(self, now: float) -> None:
         """Our network changed: what failed before means nothing any more."""

@@ -18,7 +18,7 @@ from swarm.connect.encrypted import Encryption, hear
 from swarm.connect.shake import shake_as_acceptor
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.events import ConnectionRefused, Emit, PathName
+from swarm.events import INDIRECT_PATHS, ConnectionRefused, Emit, PathName
 from swarm.ext.reach_message import Transport, nonce_of
 from swarm.net.network import Stream
 from swarm.wire.handshake import Handshake
@@ -109,8 +109,12 @@ class Acceptor:
         with stranger:
             try:
                 torrent, shaken, theirs = await self._shake(link)
+                if link.path in INDIRECT_PATHS and shaken.encryption != "rc4":
+                    raise RemoteError("encryption-required")
                 nonce = nonce_of(theirs.peer_id)
                 if nonce is not None:
+                    if link.path in INDIRECT_PATHS:
+                        raise RemoteError("not-direct", "a dial-back through a relay proves nothing")
                     await self._take_dial_back(nonce, link.stream, transport)
                     return
             except RemoteError as error:

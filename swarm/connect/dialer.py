@@ -16,12 +16,14 @@ from swarm.connect.dial import DialsTcp, Link
 from swarm.connect.encrypted import Encryption
 from swarm.connect.ladder import Failure, Rung, UnreachableError, climb
 from swarm.connect.punching import Punching
+from swarm.connect.relaying import Relaying
 from swarm.connect.rungs import Means, Rungs
 from swarm.connect.shake import shake_as_initiator
 from swarm.connect.shots import Shots
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.peerlist import HUNG_UP, KnownPeer
+from swarm.wire.encryption import RC4
 from swarm.wire.handshake import Handshake
 
 IDLE_LOOK = 1.0
@@ -47,6 +49,9 @@ class WantsPeers(Protocol):
     @property
     def punching(self) -> Punching | None:
         """None where it is switched off, or the torrent is private."""
+
+    def relaying_to(self, peer: KnownPeer) -> Relaying | None:
+        """None likewise, and where a relay carries us to the peer already."""
 
     def our_handshake(self) -> Handshake: ...
 
@@ -137,7 +142,7 @@ class Dialer:
                     break
                 self.half_open += 1
                 torrent, peer = pair
-                rungs = self._rungs.to(peer, means, torrent.punching)
+                rungs = self._rungs.to(peer, means, torrent.punching, torrent.relaying_to(peer))
                 nursery.start_soon(self._reach, torrent, peer, rungs, self._ended)
             with trio.move_on_after(IDLE_LOOK):
                 await self._woken.wait()
@@ -202,10 +207,17 @@ class Dialer:
     ) -> tuple[Link, Handshake] | list[Failure]:
         """A link with hands shaken, or why there is none, the latest failure last.  A peer that hangs up on one
         handshake is dialled again at once, on the same path, for the other: it may require encryption, or know none."""
+
+        def failed(failure: Failure) -> None:
+            torrent.rung_failed(peer, failure)
+
+        def aside(link: Link) -> None:
+            self._take_aside(torrent, peer, link)
+
         failures: list[Failure] = []
         for crypto_provide in self._encryption.offers(obfuscated_before=peer.obfuscated):
             try:
-                link = await climb(rungs, lambda failure: torrent.rung_failed(peer, failure))
+                link = await climb(rungs, failed, aside)
             except UnreachableError as error:
                 return [*failures, *error.failures]
             self._got_out(link)
@@ -218,6 +230,27 @@ class Dialer:
                 break
             rungs = [rung for rung in rungs if rung.path == link.path]
         return failures
+
+    def _take_aside(self, torrent: WantsPeers, peer: KnownPeer, link: Link) -> None:
+        """A relay leads to the peer: that connection stands beside the attempts, which go on."""
+        if self._online is None:
+            link.stream.abort()
+        else:
+            self._online[0].start_soon(self._run_aside, torrent, peer, link)
+
+    async def _run_aside(self, torrent: WantsPeers, peer: KnownPeer, link: Link) -> None:
+        started, shaken = trio.current_time(), None
+        scope = trio.CancelScope()
+        self._attempts[scope] = torrent
+        try:
+            with scope:
+                shaken = await self._shake(torrent, peer, link, RC4)  # the relay is not to read along
+        finally:
+            del self._attempts[scope]
+        if isinstance(shaken, Failure):
+            torrent.rung_failed(peer, shaken)
+        elif shaken is not None:
+            await torrent.run_connection(*shaken, peer, trio.current_time() - started)
 
     async def _shake(
         self, torrent: WantsPeers, peer: KnownPeer, link: Link, crypto_provide: int

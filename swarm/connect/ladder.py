@@ -1,8 +1,9 @@
 """The ordered ways to reach a peer, in one place.
 
 A *rung* is one way.  `climb` starts them in order with head starts (happy eyeballs, RFC 8305 §5): the next begins when
-the last failed *or* its head start is over; the first stream wins and the rest are cancelled and closed.  Every failure
-is kept with its reason, so that "why are we not connected to X?" always has an answer.
+the last failed *or* its head start is over; the first direct stream wins and the rest are cancelled and closed.  One
+through a relay wins nothing: it is handed over, and the others go on.  Every failure is kept with its reason, so that
+"why are we not connected to X?" always has an answer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import trio
 from swarm.connect.dial import Link
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.events import PathName
+from swarm.events import INDIRECT_PATHS, PathName
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,21 @@ class UnreachableError(RemoteError):
         self.failures = tuple(failures)
 
 
-async def climb(rungs: Sequence[Rung], failed: Callable[[Failure], None]) -> Link:
-    """The first link that any rung makes.
+def abandon(link: Link) -> None:
+    """What becomes of a link that nobody wants."""
+    link.stream.abort()
 
-    ``failed`` is told of each failure when it happens, also those before a success.  Raises UnreachableError when
-    nothing is left.  Cancellation closes every attempt under way.
+
+async def climb(
+    rungs: Sequence[Rung], failed: Callable[[Failure], None], aside: Callable[[Link], None] = abandon
+) -> Link:
+    """The first direct link that any rung makes.
+
+    ``failed`` is told of each failure when it happens, also those before a success; ``aside`` is given the links that
+    lead through a relay, at once.  Raises UnreachableError when nothing is left.  Cancellation closes every attempt
+    under way.
     """
-    ascent = _Ascent(failed)
+    ascent = _Ascent(failed, aside)
     try:
         async with trio.open_nursery() as nursery:
             ascent.cancel = nursery.cancel_scope.cancel
@@ -78,11 +87,12 @@ async def climb(rungs: Sequence[Rung], failed: Callable[[Failure], None]) -> Lin
 class _Ascent:
     """One climb under way."""
 
-    def __init__(self, failed: Callable[[Failure], None]) -> None:
+    def __init__(self, failed: Callable[[Failure], None], aside: Callable[[Link], None]) -> None:
         self.failures: list[Failure] = []
         self.link: Link | None = None
         self.cancel: Callable[[], None] = lambda: None
         self._failed = failed
+        self._aside = aside
 
     async def attempt(self, rung: Rung, over: trio.Event) -> None:
         started = trio.current_time()
@@ -100,6 +110,9 @@ class _Ascent:
             over.set()
 
     def _arrived(self, link: Link) -> None:
+        if link.path in INDIRECT_PATHS:
+            self._aside(link)
+            return
         if self.link is not None:
             link.stream.abort()
             return

@@ -1,6 +1,6 @@
 """The ways to a peer, in the order in which they start: the ladder's rungs (DESIGN §6).
 
-    direct µTP ∥ TCP   →   punched µTP (BEP 55) ∥ simultaneous TCP   →   predicted ports / birthday
+    direct µTP ∥ TCP  →  punched µTP (BEP 55) ∥ simultaneous TCP  →  predicted ports / birthday  →  relayed by a peer
 
 µTP goes first on the open internet: only a µTP link shows a rendezvous our UDP mapping.  To private addresses there is
 no NAT between us, and TCP is the faster one.  Punching starts early, since a rendezvous costs one message.
@@ -9,6 +9,7 @@ no NAT between us, and TCP is the faster one.  Punching starts early, since a re
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from swarm.config import Config
 from swarm.connect.dial import DialsTcp, Link, dial_tcp, dial_utp
 from swarm.connect.ladder import Rung
 from swarm.connect.punching import Outcome, Punching
+from swarm.connect.relaying import NO_RELAY, Relaying
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import PunchRole
@@ -39,6 +41,18 @@ BEFORE_PREDICTING = 0.8
 
 PREDICTED_WITHIN = 30.0
 """Seconds for prediction and birthdays with up to three introducers."""
+
+BEFORE_RELAYING = 10.0
+"""Seconds that prediction has before a relay is asked; none where it, or what both ends know of their NATs, says that
+nothing else will do."""
+
+RELAY_WITHIN = 8.0
+"""Seconds in which a relay may appear: as long as the direct rungs take."""
+
+RELAYED_WITHIN = 30.0
+
+HOPELESS = frozenset({"hopeless", "not-measured", "no-support"})
+"""Why prediction failed where no other way will be found: no port can be guessed, or one of the two has no UDP."""
 
 PUNCH_SYNS = (0.0, 0.2, 0.5, 1.0, 2.0)
 """Seconds at which SYNs leave, each with an id of its own: the other end's first may still be under way, and a NAT
@@ -73,17 +87,23 @@ class Rungs:
         self._network = network
         self._config = config
 
-    def to(self, peer: KnownPeer, means: Means, punching: Punching | None) -> list[Rung]:
-        """All the ways, for a dial of our own; ``punching`` is None where that is switched off or not allowed."""
+    def to(
+        self, peer: KnownPeer, means: Means, punching: Punching | None, relaying: Relaying | None = None
+    ) -> list[Rung]:
+        """All the ways, for a dial of our own; ``punching`` and ``relaying`` are None where that is switched off or not
+        allowed, or a relay carries us already."""
         way = _Way(self._network, self._config, peer.endpoint, means)
         rungs = sorted(way.direct(), key=lambda rung: rung.path != peer.good_path)  # what worked goes first
+        hopeless = trio.Event()
         if punching is not None:
             meeting = punching.meeting(peer)
             rungs[-1] = replace(rungs[-1], head_start=BEFORE_PUNCHING)
             rungs += way.punched(meeting, punching, "initiator")
             if punching.predict is not None:
                 rungs[-1] = replace(rungs[-1], head_start=BEFORE_PREDICTING)
-                rungs.append(way.predicted(punching.predict))
+                rungs.append(way.predicted(punching.predict, hopeless))
+        if relaying is not None:
+            rungs.append(way.relayed(relaying, peer, hopeless))
         return rungs
 
     def utp_before_tcp(self, endpoint: Endpoint, means: Means) -> list[Rung]:
@@ -175,13 +195,37 @@ class _Way:
             rungs.append(Rung("tcp-punched", endpoint, outcome.watched(tcp), 0.0, limit))
         return rungs
 
-    def predicted(self, predict: Callable[[Endpoint], Awaitable[Link]]) -> Rung:
-        """By prediction or a birthday, as the NATs demand: the two ends agree on it."""
+    def predicted(self, predict: Callable[[Endpoint], Awaitable[Link]], hopeless: trio.Event) -> Rung:
+        """By prediction or a birthday, as the NATs demand: the two ends agree on it, or find that it is hopeless."""
 
         async def shoot() -> Link:
-            return await predict(self._endpoint)
+            try:
+                return await predict(self._endpoint)
+            except RemoteError as error:
+                if error.reason in HOPELESS:
+                    hopeless.set()
+                raise
 
         return Rung("predicted", self._endpoint, shoot, 0.0, PREDICTED_WITHIN)
+
+    def relayed(self, relaying: Relaying, peer: KnownPeer, hopeless: trio.Event) -> Rung:
+        """Through a peer of both.  It cancels none of the others, see `climb`."""
+
+        def named_by(relay: Endpoint) -> bool:
+            return relay in peer.introducers
+
+        async def circuit() -> Link:
+            with trio.move_on_after(RELAY_WITHIN) as waiting:
+                await relaying.wait_relay()
+            if waiting.cancelled_caught:
+                raise RemoteError(NO_RELAY)
+            with suppress(RemoteError):
+                return await relaying.reach(self._endpoint, named_by, if_hopeless=True)
+            with trio.move_on_after(BEFORE_RELAYING):
+                await hopeless.wait()
+            return await relaying.reach(self._endpoint, named_by)
+
+        return Rung("relayed", self._endpoint, circuit, 0.0, RELAYED_WITHIN)
 
     async def _direct_utp(self) -> Link:
         assert self._utp is not None

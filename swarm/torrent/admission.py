@@ -14,8 +14,10 @@ import trio
 from swarm.connect.dial import Link
 from swarm.connect.ladder import Failure
 from swarm.connect.punching import NOBODY, Punching
+from swarm.connect.relaying import NO_RELAY, Relaying
 from swarm.endpoint import Endpoint
 from swarm.events import (
+    INDIRECT_PATHS,
     ConnectionClosed,
     ConnectionRefused,
     DialFailed,
@@ -105,6 +107,8 @@ class Admission:
         self._inside: Inside | None = None
         self._condemned: dict[Culprit, None] = {}
         self._known: dict[PeerConnection, KnownPeer] = {}
+        self.relaying: Relaying | None = None
+        self._relayed: dict[PeerConnection, KnownPeer] = {}  # which does not keep them from being dialled
         self._told: dict[PeerConnection, int] = {}
         self._spares = Spares()
         self.max_peers = lent.config.max_peers
@@ -184,7 +188,7 @@ class Admission:
         if port is None or told >= MAX_TOLD:  # whoever says it again, and again, costs nothing
             return
         self._told[peer] = told + 1
-        if identity.direction == "in" and peer not in self._known:
+        if identity.direction == "in" and peer not in self._known and peer not in self._relayed:
             self._listens_at(peer, port)
         other = theirs.ipv4 if identity.endpoint.is_ipv6 else theirs.ipv6
         if other is not None and Endpoint(other, port).address.is_global:
@@ -194,7 +198,9 @@ class Admission:
         identity = peer.identity
         listens = Endpoint(identity.endpoint.host, port)
         known = self.peers.add(listens, "incoming", trio.current_time(), peer_id=identity.peer_id)
-        if known is not None:
+        if known is not None and identity.path in INDIRECT_PATHS:
+            self._relayed[peer] = known
+        elif known is not None:
             self.peers.connected(known, identity.path, inbound=True)
             self._known[peer] = known
 
@@ -208,6 +214,21 @@ class Admission:
     @punching.setter
     def punching(self, punching: Punching) -> None:
         self._punching = punching
+
+    def relaying_to(self, peer: KnownPeer) -> Relaying | None:
+        """None where relays are not used, the torrent is private, or a relay carries us to the peer already."""
+        return self.relaying if self.public and peer not in self._relayed.values() else None
+
+    def wants_circuit(self, sender: Endpoint) -> bool:
+        """Whether a relay may lead somebody to us who is seen there."""
+        standing = (peer for peer in self._connections if not peer.closing)
+        open_to_all = self._inside is not None and self.public and not self.is_full
+        return open_to_all and all(peer.identity.endpoint != sender for peer in standing)
+
+    def relays_changed(self) -> None:
+        """Somebody new relays: those that only lacked a relay are tried again."""
+        if self.peers.retry({NO_RELAY}, trio.current_time()):
+            self._lent.dialer.wake()
 
     @property
     def is_full(self) -> bool:
@@ -258,7 +279,7 @@ class Admission:
         self.peers.disconnected(peer, trio.current_time())
 
     def rung_failed(self, peer: KnownPeer, failure: Failure) -> None:
-        if failure.reason == NOBODY:  # nothing was tried
+        if failure.reason in (NOBODY, NO_RELAY):  # nothing was tried
             return
         self._lent.emit(DialFailed(self._info_hash, failure.endpoint, failure.path, failure.reason, failure.seconds))
 
@@ -330,21 +351,22 @@ class Admission:
             return None
         if not newcomer_replaces(rival.identity, newcomer, self._lent.peer_id):
             return "duplicate"
-        rival.close("duplicate")
+        _give_way(rival)
         return None
 
     def _refused(self, identity: Identity, known: KnownPeer | None, reason: str) -> None:
         self._lent.emit(
             ConnectionRefused(identity.endpoint, identity.path, identity.direction, reason, self._info_hash)
         )
-        if reason == "self":
+        if reason == "self" and identity.path not in INDIRECT_PATHS:
             self._met_ourselves(identity.endpoint)
         if known is not None and reason == "self":
             self.peers.is_own(known)
         elif known is not None:
             if reason == "duplicate":
                 self._spares.note(known.endpoint, identity.peer_id)
-            self.peers.failed(known, identity.path, reason, trio.current_time())
+            if identity.path not in INDIRECT_PATHS:
+                self.peers.failed(known, identity.path, reason, trio.current_time())
 
     def _met_ourselves(self, seen: Endpoint) -> None:
         """Peers name us, too: libtorrent's first PEX message does.  Of the two ends of such a dial the accepting one is
@@ -360,7 +382,9 @@ class Admission:
         identity = peer.identity
         if (rival := self._connections.rival_of(identity)) is not None:
             self._lent.work.start_soon(self._settle_duplicates, rival, peer)
-        if known is not None:
+        if known is not None and identity.path in INDIRECT_PATHS:
+            self._relayed[peer] = known
+        elif known is not None:
             if identity.path == "tcp" and known.good_path != "tcp" and identity.endpoint.address.is_global:
                 known.swapped = True  # µTP had the head start: it does not get there
             self.peers.connected(known, identity.path, obfuscated=identity.encryption != "plaintext")
@@ -388,6 +412,9 @@ class Admission:
             self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up, cut_off=cut_off)
             if self._connections.rival_of(identity) is not None:
                 self._spares.note(known.endpoint, identity.peer_id)
+        if (relayed := self._relayed.pop(peer, None)) is not None:
+            again = now - peer.connected_at >= LASTING and self._inside is not None
+            self.peers.relay_lost(relayed, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up, again=again)
         for each in self.peers:  # who has left introduces nobody
             self.peers.no_longer_introduced(each.endpoint, identity.endpoint)
         self._lent.emit(
@@ -414,7 +441,7 @@ class Admission:
         await trio.sleep(BOTH_STAND)
         if not old.closing and not new.closing:
             loser = old if self._replaces(old, new) else new
-            loser.close("duplicate")
+            _give_way(loser)
 
     def _replaces(self, old: PeerConnection, new: PeerConnection) -> bool:
         """A peer that dials again, back from an outage say, has lost the old connection, unless that still talks."""
@@ -426,3 +453,11 @@ class Admission:
         ):
             return old.received_at < new.connected_at
         return newcomer_replaces(old.identity, new.identity, self._lent.peer_id)
+
+
+def _give_way(loser: PeerConnection) -> None:
+    """A relayed connection is drained, because what it was asked for is on a long way."""
+    if loser.identity.path in INDIRECT_PATHS:
+        loser.retire()
+    else:
+        loser.close("duplicate")

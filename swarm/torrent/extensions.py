@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from swarm.connect.punching import Punching
+from swarm.connect.punching import Introducer, Punching
 from swarm.connect.reaching import Reaching
+from swarm.connect.relaying import Relaying
 from swarm.ext.extension import Extension, Say
 from swarm.ext.holepunch import Holepunch
 from swarm.ext.metadata import Metadata
 from swarm.ext.pex import Pex
 from swarm.ext.punch import Punch
 from swarm.ext.reach import Reach
+from swarm.ext.relay import Relay
 from swarm.peer import PeerConnection
 from swarm.torrent.admission import Admission
 from swarm.torrent.connections import Connections
@@ -34,6 +36,7 @@ class Shared:
     punching: Punching
     meetings: Meetings
     reaching: Reaching
+    relaying: Relaying
 
 
 class Kind(NamedTuple):
@@ -75,6 +78,12 @@ EXTENSIONS = (
         True,
         lambda lent: lent.config.punch and lent.config.utp,
         lambda say, peer, shared: shared.meetings.extension(say, peer),
+    ),
+    Kind(
+        Relay.NAME,
+        True,
+        lambda lent: lent.relay.is_client or lent.config.relay_serve,
+        lambda say, peer, shared: shared.relaying.extension(say, Introducer(peer, say), peer.freight),
     ),
 )
 

@@ -13,6 +13,7 @@ from swarm.config import Config
 from swarm.connect.dial import Link
 from swarm.connect.dial_back import BackDialer
 from swarm.connect.dialer import Dialer
+from swarm.connect.relay_host import RelayHost
 from swarm.connect.second_port import SecondPorts
 from swarm.connect.shot_port import ShotPorts
 from swarm.connect.standing import Standing
@@ -55,6 +56,8 @@ class Lent:
     shot_ports: ShotPorts
     second_ports: SecondPorts
     """For prediction and birthdays: sockets of their own, as initiator or target and as introducer."""
+    relay: RelayHost
+    """Ours for others, and what we say of ourselves to those of others."""
     welcome: Callable[[Link], None]
     """Shake hands with an inbound stream that no listener brought: `swarm.connect.acceptor.Acceptor.take`."""
     wall_clock: Callable[[], float]

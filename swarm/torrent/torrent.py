@@ -19,6 +19,7 @@ import trio
 from swarm.bitfield import Bitfield
 from swarm.connect.punching import Punching
 from swarm.connect.reaching import Reaching
+from swarm.connect.relaying import Relaying
 from swarm.discover.trackers import TrackerStatus
 from swarm.endpoint import Endpoint
 from swarm.errors import StorageError, SwarmError, UsageError
@@ -144,8 +145,25 @@ class Torrent:
             rng=lent.rng,
         )
         self._introducers: WeakSet[PeerConnection] = WeakSet()
+        self.relaying = Relaying(
+            self.info_hash,
+            lent.relay,
+            lent.rng,
+            wants=self.admission.wants_circuit,
+            welcome=lent.welcome,
+            relays_changed=self.admission.relays_changed,
+        )
+        if lent.relay.is_client:
+            self.admission.relaying = self.relaying
         self._shared = Shared(
-            lent, self._connections, self.admission, self.metadata, self.punching, self.meetings, self.reaching
+            lent,
+            self._connections,
+            self.admission,
+            self.metadata,
+            self.punching,
+            self.meetings,
+            self.reaching,
+            self.relaying,
         )
         self._sources = Sources(self.info_hash, lent, self.admission.found, counters=self)
         self._content: Content | None = None
@@ -350,6 +368,7 @@ class Torrent:
             self._connections.tick(now, self._config.idle_timeout, self._lent.standing.nat_tests.keep_alive)
             self.admission.tick(now)
             self.reaching.tick(now)
+            self.relaying.tick(now)
             if self._exchange is not None:
                 self._exchange.tick(now)
         if self._exchange is not None and self._content is not None and self._content.keeping.due(now):

@@ -54,6 +54,9 @@ class OnePeer:
             return self.waiting.pop()
         return None
 
+    def relaying_to(self, peer: KnownPeer) -> None:
+        return None
+
     def our_handshake(self) -> Handshake:
         return Handshake(b"i" * 20, b"p" * 20)
 
