@@ -49,6 +49,7 @@ def snapshot_of(node: Node) -> Snapshot:
         dht=node.dht_statistics(),
         sockets={} if node.ports is None else _sockets(node.ports, node.socket_statistics()),
         for_others=_for_others(torrents),
+        relay=node.relay.desk.statistics() if node.config.relay_serve else None,
         peers=tuple(_live(torrent, peer) for torrent in torrents for peer in torrent.connections),
         torrents=tuple(_shared(torrent) for torrent in torrents),
     )

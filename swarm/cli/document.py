@@ -287,6 +287,18 @@ _DOCUMENT = _record(
         introductions=_record(asked=_count, gone=_count, refused=_COUNTS),
         probes=_record(helped=_count, dialled=_count, refused=_COUNTS),
     ),
+    relay=_known(
+        _record(
+            serving=_flag,
+            reservations=_count,
+            circuits=_count,
+            asked=_count,
+            opened=_count,
+            bytes=_count,
+            refused=_COUNTS,
+            ended=_COUNTS,
+        )
+    ),
     dht=_by_family(_record(**{field.name: _count for field in fields(NodeStatistics)})),
     sources=_record(**dict.fromkeys(SOURCES, _count)),
     sockets=_by_family(

@@ -245,7 +245,7 @@ def _completion(parser: Parser) -> None:
 
 SOURCE_HELP = "a .torrent file, its http(s) URL, a magnet link, an info-hash in 40 hex digits, or - for stdin"
 
-HIDDEN = ("turn", "relay-serve")
+HIDDEN = ("turn",)
 """Settings that ask for what is not built yet: understood, to be refused in a sentence, but not advertised."""
 
 _DECLARE: dict[str, Callable[[Parser], None]] = {

@@ -182,9 +182,7 @@ SETTINGS: tuple[Setting, ...] = (
         kind="switch",
         parse=parse_boolean,
         default=False,
-        help="relay for others",
-        asks_for="relaying for others",
-        unless=(False,),
+        help="carry data between peers that cannot meet, within limits, while strangers can reach us",
     ),
     Setting(
         name="output",

@@ -33,6 +33,7 @@ def tables(document: Document, page: Page) -> Iterator[str]:
         ("Gateway", _gateway(document["gateway"], page)),
         ("Ways to peers", _paths(document["paths"], page)),
         ("Hole punches", _punches(document["punch"], page)),
+        ("Relayed for others", _relayed(document.get("relay"), page)),
         ("Help for others", _for_others(document["for_others"], page)),
         ("Where peers came from", _sources(document["sources"], page)),
         ("DHT", _dht(document["dht"], page)),
@@ -246,6 +247,19 @@ def _for_others(done: Document, page: Page) -> Iterator[str]:
         yield page.line(f"probes passed on {probes['helped']:,}, dialled back {probes['dialled']:,}", 2)
         if probes["refused"]:
             yield page.line(_reasons(probes["refused"]), 4, "dim")
+
+
+def _relayed(relay: Document | None, page: Page) -> Iterator[str]:
+    """What we carried; ``relay`` is missing in documents of earlier versions, and None where we do not serve."""
+    if relay is None:
+        return
+    serving = "serving" if relay["serving"] else "not serving: no stranger is known to reach us"
+    standing = f"{counted(relay['circuits'], 'circuit')}, {counted(relay['reservations'], 'reservation')}"
+    yield page.line(f"{serving}; {standing}")
+    yield page.line(f"opened {relay['opened']:,} of {relay['asked']:,}, carried {format_bytes(relay['bytes'])}")
+    for reasons in (relay["refused"], relay["ended"]):
+        if reasons:
+            yield page.line(_reasons(reasons), 4, "dim")
 
 
 def _tally(part: int, whole: int, page: Page) -> list[Cell]:

@@ -13,6 +13,7 @@ from dht.results import NodeStatistics
 from swarm.connect.report import NatReport
 from swarm.endpoint import Endpoint
 from swarm.events import Direction, PathName, SourceName
+from swarm.ext.relay_desk import RelayDeskStatistics
 from swarm.gateway.report import LeaseReport
 
 Family = Literal[4, 6]
@@ -134,5 +135,7 @@ class Snapshot:
     dht: Mapping[Family, NodeStatistics] = field(default_factory=dict)
     sockets: Mapping[Family, UdpSocket] = field(default_factory=dict)
     for_others: ForOthers = field(default_factory=ForOthers)
+    relay: RelayDeskStatistics | None = None
+    """What was carried for others; None where we do not."""
     peers: tuple[LivePeer, ...] = ()
     torrents: tuple[SharedTorrent, ...] = ()

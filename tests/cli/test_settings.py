@@ -79,7 +79,6 @@ def test_a_mistake_in_the_environment_names_the_variable(
     "variable,value",
     [
         ("SWARM_TURN", "turn:u:p@host:1"),
-        ("SWARM_RELAY_SERVE", "1"),
     ],
 )
 def test_asking_for_what_is_not_built_is_refused_only_where_a_node_is_run(
