@@ -100,3 +100,51 @@ async def test_two_that_cannot_meet_are_relayed(
         statistics = swarm.relays[0].node.relay.desk.statistics()
         assert statistics.opened == 1 and statistics.bytes >= SIZE // 2
         assert swarm.relays[0].node.document()["paths"]["relayed"]["out"]["succeeded"] == 0
+
+
+async def test_a_relay_that_dies_in_mid_transfer_is_replaced_by_another(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with swarm_of(tmp_path, "symrand", relays=2) as swarm, swarm.leech("symrand") as (node, torrent):
+        with trio.fail_after(30):
+            await node.wait_for(PeerConnected, path="relayed")
+            while torrent.statistics().pieces_had < 10:
+                await trio.sleep(0.1)
+        had = torrent.statistics().pieces_had
+        (carrying,) = [each for each in swarm.relays if each.node.relay.desk.statistics().circuits]
+        await carrying.node.close()
+        with trio.fail_after(60):
+            await torrent.wait_complete()
+        assert torrent.have is not None and torrent.have.count >= had
+        assert torrent.statistics().wasted <= 1 << 18
+        (other,) = [each for each in swarm.relays if each is not carrying]
+        assert other.node.relay.desk.statistics().opened >= 1
+        assert swarm.sample.is_whole_in(tmp_path / "leech")
+
+
+@pytest.mark.parametrize(("serve", "config"), [(False, {}), (True, {"relay": False}), (True, {"encryption": "off"})])
+async def test_nobody_is_relayed_where_that_is_not_wanted(
+    autojump_clock: MockClock, tmp_path: Path, serve: bool, config: dict[str, Any]
+) -> None:
+    async with swarm_of(tmp_path, "symrand", serve=serve) as swarm, swarm.leech("symrand", **config) as (node, _):
+        await trio.sleep(30)
+        assert not node.of(PeerConnected, path="relayed")
+
+
+async def test_a_relayed_connection_that_gives_way_loses_no_block_and_fetches_none_twice(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with swarm_of(tmp_path, "symrand") as swarm, swarm.leech("symrand") as (node, torrent):
+        with trio.fail_after(30):
+            await node.wait_for(PeerConnected, path="relayed")
+            while torrent.statistics().pieces_had < 10:
+                await trio.sleep(0.1)
+        relayed = next(peer for peer in torrent.connections if peer.identity.path == "relayed")
+        relayed.retire()
+        with trio.fail_after(8):
+            while not relayed.closing:
+                await trio.sleep(0.1)
+        assert relayed.reason in ("duplicate", "closed")
+        assert torrent.statistics().wasted == 0
+        with trio.fail_after(60):  # it is asked for a circuit again
+            await torrent.wait_complete()
