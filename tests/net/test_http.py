@@ -22,8 +22,9 @@ from cryptography.x509.oid import NameOID
 import swarm
 from swarm.endpoint import Endpoint
 from swarm.net.happy_eyeballs import dial_first, interleave_families
-from swarm.net.http import HttpError, _Body, _Transport, fetch, parse_url
+from swarm.net.http import HttpError, _Body, fetch, parse_url
 from swarm.net.network import Stream
+from swarm.net.secured import TrioStream
 from tests.loopback import LoopbackNetwork
 
 LOCAL = Endpoint("127.0.0.1", 0)
@@ -40,7 +41,7 @@ async def serving(
     listener = await network.listen_tcp(local)
 
     async def serve_one(stream: Stream) -> None:
-        transport: trio.abc.Stream = _Transport(stream)
+        transport: trio.abc.Stream = TrioStream(stream)
         if tls is not None:
             transport = trio.SSLStream(transport, tls, server_side=True, https_compatible=True)
         try:
