@@ -118,11 +118,11 @@ def _live(torrent: Torrent, peer: PeerConnection) -> LivePeer:
         bytes_down=peer.bytes_down,
         bytes_up=peer.bytes_up,
         rtt=peer.round_trip(),
-        sources=_sources(torrent, peer),
+        sources=sources_of(torrent, peer),
     )
 
 
-def _sources(torrent: Torrent, peer: PeerConnection) -> frozenset[SourceName]:
+def sources_of(torrent: Torrent, peer: PeerConnection) -> frozenset[SourceName]:
     """Who named the peer, by the endpoint that was dialled, or where it says that it listens."""
     identity, listens = peer.identity, peer.theirs.p if peer.theirs is not None else None
     endpoint = identity.endpoint

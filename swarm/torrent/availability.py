@@ -83,6 +83,16 @@ class Availability:
         position = self.top - index
         return sum((plane >> position & 1) << level for level, plane in enumerate(self._planes))
 
+    def counts(self) -> list[int]:
+        """How many connected peers have each piece."""
+        self._settle()
+        counts = [0] * self.size
+        for level, plane in enumerate(self._planes):
+            for index, bit in enumerate(f"{plane:0{self.top + 1}b}"[: self.size]):
+                if bit == "1":
+                    counts[index] += 1 << level
+        return counts
+
     def copies(self) -> float:
         """Distributed copies: the lowest count, and as fraction the share of pieces that exceed it."""
         if not self.size:

@@ -148,9 +148,20 @@ class Picker:
         missing = self.wanted_left * self.piece_length
         if self.piece_count and self.wants(self.piece_count - 1):
             missing -= self.piece_length - self.piece_size(self.piece_count - 1)
-        return missing - sum(
-            self._pieces.bytes_there(piece) for piece in self._open.values() if self.wants(piece.index)
-        )
+        return missing - self.unverified_bytes
+
+    @property
+    def unverified_bytes(self) -> int:
+        """Bytes that have arrived of wanted pieces which are not verified yet."""
+        return sum(self._pieces.bytes_there(piece) for piece in self._open.values() if self.wants(piece.index))
+
+    @property
+    def available_bytes(self) -> int:
+        """Bytes of wanted pieces, not yet verified, that a connected peer has."""
+        pieces = self._missing & self.availability.held()
+        last_is_in = self.piece_count and pieces >> self._top - self.piece_count + 1 & 1
+        short = self.piece_length - self.piece_size(self.piece_count - 1) if last_is_in else 0
+        return pieces.bit_count() * self.piece_length - short
 
     def piece_size(self, index: int) -> int:
         """Bytes of a piece: the last one may be short."""

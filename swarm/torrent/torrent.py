@@ -46,6 +46,7 @@ from swarm.torrent.picker import Picker
 from swarm.torrent.seedlinks import kept_between_seeds
 from swarm.torrent.selection import Selection
 from swarm.torrent.sources import Sources
+from swarm.torrent.turned import Turned
 from swarm.torrent.uploader import MAX_QUEUED
 from swarm.wire.extended import ExtendedHandshake
 
@@ -155,6 +156,10 @@ class Torrent:
         )
         if lent.relay.is_client:
             self.admission.relaying = self.relaying
+        self.turned = Turned(self.info_hash, lent, self._connections, self.admission, self.meetings)
+        self.meetings.relayed_heard = self.turned.heard
+        self.meetings.missed = self.turned.missed
+        self.admission.turned = self.turned
         self._shared = Shared(
             lent,
             self._connections,
@@ -224,6 +229,7 @@ class Torrent:
         if metainfo.private:
             self.admission.become_private()
             self.meetings.stop()
+            self.turned.stop()
             self._sources.become_private()
         for peer in self._connections:
             silent = fall_silent(peer) if metainfo.private else {}
@@ -286,6 +292,7 @@ class Torrent:
             self.state = "stopped"
         self.admission.shut("stopped")
         self.meetings.stop()
+        self.turned.stop()
         self.metadata.stop()
         try:
             await self._connections.wait_left()  # while the sockets are there to say goodbye through
@@ -369,6 +376,7 @@ class Torrent:
             self.admission.tick(now)
             self.reaching.tick(now)
             self.relaying.tick(now)
+            self.turned.tick(now)
             if self._exchange is not None:
                 self._exchange.tick(now)
         if self._exchange is not None and self._content is not None and self._content.keeping.due(now):
@@ -456,6 +464,11 @@ class Torrent:
         """The verified pieces, once checked.  Not to be changed."""
         return self._exchange.have if self._exchange is not None else None
 
+    @property
+    def picker(self) -> Picker | None:
+        """What is missing and who has it, once checked.  Not to be changed."""
+        return self._exchange.picker if self._exchange is not None else None
+
     def why(self) -> list[str]:
         """Why nothing, or no more, is arriving: peers, sources and our port, each in a sentence for the user."""
         reasons = [f"peers: {self.admission.peers.why()}"] if len(self.admission.peers) else ["no peer is known"]
@@ -518,6 +531,7 @@ class Torrent:
         self.error = error
         self.admission.shut(reason)
         self.meetings.stop()
+        self.turned.stop()
         self._lent.work.start_soon(self._sources.stop)
         for event in (self._failed, self._learnt, self._checked, self._settled):
             event.set()
@@ -533,6 +547,7 @@ class Torrent:
         self.admission.condemned(culprit)
 
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
+        self.turned.marked(peer)
         self.admission.told_addresses(peer, theirs)
         if theirs.yourip is not None and peer.identity.path not in ("relayed", "turn"):
             self._lent.standing.address_seen(peer.identity.endpoint.host, theirs.yourip, source="bep10")
