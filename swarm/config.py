@@ -72,7 +72,8 @@ class Config:
     """HOST:PORT of routers, asked in addition to the saved table."""
 
     stun: tuple[str, ...] = ()
-    turn: tuple[str, ...] = ()
+    turn: tuple[str, ...] = field(default=(), repr=False)
+    """``turn:USER:PASSWORD@HOST:PORT?transport=udp|tcp``, or ``turns:`` for TLS; asked in this order."""
     relay_serve: bool = False
     """Relay for others while strangers are known to reach us."""
 

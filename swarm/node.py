@@ -32,6 +32,7 @@ from swarm.connect.rungs import Means
 from swarm.connect.second_port import SecondPorts
 from swarm.connect.shot_port import ShotPorts
 from swarm.connect.standing import Standing
+from swarm.connect.turning import Turning, turn_servers
 from swarm.discover.dht_source import DhtSource
 from swarm.discover.lsd import LocalDiscovery
 from swarm.discover.tracker_client import Family, TrackerClient
@@ -138,6 +139,15 @@ class Node:
         self._shot_ports = ShotPorts(self._network, rng, keepalive=self.standing.nat_tests.keep_alive)
         self._second_ports = SecondPorts(self._network)
         self.relay = RelayHost(config, self.standing, rng, self._datagrams)
+        self.turning = Turning(
+            self._network,
+            turn_servers(config),
+            rng,
+            emit=self.emit,
+            encryption=self._encryption,
+            welcome=self._acceptor.take,
+            opened=self._relayed_at,
+        )
         self._lent = Lent(
             config=config,
             peer_id=self.peer_id,
@@ -159,6 +169,7 @@ class Node:
             shot_ports=self._shot_ports,
             second_ports=self._second_ports,
             relay=self.relay,
+            turning=self.turning,
             welcome=self._acceptor.take,
             wall_clock=time.time,
             resume_directory=config.state_directory / "resume" if config.state_directory is not None else None,
@@ -348,6 +359,7 @@ class Node:
                 nursery.start_soon(self._shot_ports.run)
                 nursery.start_soon(self._second_ports.run)
                 nursery.start_soon(self.relay.run)
+                nursery.start_soon(self.turning.run)
                 means = Means(ports.port if self.config.tcp else None, utp)
                 nursery.start_soon(self._dialer.run, means, self._room)
                 nursery.start_soon(self._back_dialer.run, means)
@@ -387,6 +399,13 @@ class Node:
         """Sources name us, too: we are no peer of ours, and BEP 40 goes by where peers see us."""
         for ours in self.standing.own_endpoints():
             torrent.admission.peers.set_our_address(ours)
+        for relayed in self.turning.relayed_endpoints():
+            torrent.admission.peers.exclude(relayed)
+
+    def _relayed_at(self, relayed: Endpoint) -> None:
+        """A server receives for us there: that is no peer of ours."""
+        for torrent in self.torrents.values():
+            torrent.admission.peers.exclude(relayed)
 
     def _start_udp(self, ports: OpenPorts, nursery: trio.Nursery) -> dict[int, UtpPort]:
         """Run what hangs off the UDP sockets; what there is to dial with over µTP."""

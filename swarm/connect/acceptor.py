@@ -109,7 +109,7 @@ class Acceptor:
         with stranger:
             try:
                 torrent, shaken, theirs = await self._shake(link)
-                if link.path in INDIRECT_PATHS and shaken.encryption != "rc4":
+                if link.path == "relayed" and shaken.encryption != "rc4":
                     raise RemoteError("encryption-required")
                 nonce = nonce_of(theirs.peer_id)
                 if nonce is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -87,9 +88,9 @@ class MeetingSide(Protocol):
 
 
 class Agreements:
-    """``is_own`` knows our own endpoints; ``terms`` is what we say of ourselves; ``external_host(ipv6)`` is our address
-    as most others see it: while that is not known it is what the introducer says; ``is_neighbour(host)`` whether a host
-    is in a network of ours; ``introduces`` as for `PunchDesk`."""
+    """``is_own`` knows our own endpoints; ``terms`` is what we say of ourselves, ``relayed`` where servers receive for
+    us; ``external_host(ipv6)`` is our address as most others see it, which is what the introducer says while that is
+    not known; ``is_neighbour(host)`` whether a host is in a network of ours; ``introduces`` as for `PunchDesk`."""
 
     def __init__(
         self,
@@ -100,6 +101,7 @@ class Agreements:
         is_own: Callable[[Endpoint], bool],
         introduces: Callable[[], bool] = lambda: True,
         terms: Callable[[], Terms] = Terms,
+        relayed: Callable[[], tuple[Endpoint, ...]] = tuple,
         external_host: Callable[[bool], str | None] = lambda ipv6: None,
         is_neighbour: Callable[[str], bool] = lambda host: False,
     ) -> None:
@@ -107,6 +109,7 @@ class Agreements:
         self._side = side
         self._is_own = is_own
         self._terms = terms
+        self._relayed = relayed
         self._external_host = external_host
         self._is_neighbour = is_neighbour
         self._punches: dict[Punch, None] = {}
@@ -146,13 +149,23 @@ class Agreements:
         for tries_left in reversed(range(TRIES)):
             meeting = _Meeting(self._meetings, introducer, self._ports.rng.randbytes(NONCE_SIZE), target)
             try:
-                if any(each.peer.host == target.host for each in self._meetings.values()):
+                if any(each.peer.host == target.host and not each.tells_only for each in self._meetings.values()):
                     raise RemoteError("crossed")
                 return await self._ask_and_meet(meeting, target)
             except RemoteError as error:
                 if error.reason != "timed-out" or meeting.path != "predicted" or not tries_left:
                     raise
         raise AssertionError("the last try returns or raises")
+
+    async def tell_relayed(self, introducer: Punch, target: Endpoint, relayed: tuple[Endpoint, ...]) -> None:
+        """Let ``target`` know where servers receive for us, and hear where they do for it: nobody shoots.
+
+        RemoteError: what introducer or target refused with, or "no-answer".
+        """
+        session = self._ports.rng.randbytes(NONCE_SIZE)
+        with _Meeting(self._meetings, introducer, session, target, tells_only=True) as meeting:
+            introducer.tell(Offer(session, target, replace(self._terms(), relayed=relayed)))
+            self._hear_from(introducer, target, await meeting.next(Answered))
 
     def stop(self) -> None:
         """Give up the meetings that others asked for; those of our own end with their callers."""
@@ -191,9 +204,12 @@ class Agreements:
         if reason is not None:
             by.tell(Refusal(offered.session, reason))
             return
+        self._hear(by, offered.sender, offered.terms)
+        if offered.terms.relayed:
+            by.tell(Answer(offered.session, replace(self._terms(), relayed=self._relayed())))
+            return
         scope = trio.CancelScope()
         self._attending.add(scope)
-        self._hear(by, offered.sender, offered.terms)
         self._side.meeting_begun(offered.sender, by.located.observed)
         self._ports.start_soon(self._attend, by, offered, scope)
 
@@ -204,6 +220,8 @@ class Agreements:
             return "not-wanted"
         if not self._pairs.take((account_of(by.located.observed), account_of(offered.sender)), now):
             return "too-many-of-pair"
+        if offered.terms.relayed:
+            return None
         if self._gives_way(offered):
             return "crossed"
         taken = (by, offered.session) in self._meetings or len(self._attending) >= MAX_ATTENDED
@@ -216,7 +234,8 @@ class Agreements:
 
         Both would spoil each other's predictions.  Both ends see both, and keep the one with the smaller session.
         """
-        crossing = [each for each in self._meetings.values() if each.ours and each.peer.host == offered.sender.host]
+        ours = [each for each in self._meetings.values() if each.ours and not each.tells_only]
+        crossing = [each for each in ours if each.peer.host == offered.sender.host]
         if any(each.session < offered.session for each in crossing):
             return True
         for each in crossing:
@@ -253,12 +272,15 @@ class Agreements:
                 meeting.end_turn = end_turn
                 introducer.tell(Offer(meeting.session, target, self._terms()))
                 answered = await meeting.next(Answered)
-                if answered.sender.host != target.host:
-                    raise RemoteError("elsewhere", f"{answered.sender} is not at {target.host}")
-                self._hear(introducer, answered.sender, answered.terms)
+                self._hear_from(introducer, target, answered)
                 return await self._meet(meeting, port, answered.sender, initiator=True)
 
     # -- both -------------------------------------------------------------------------------------------------------
+
+    def _hear_from(self, introducer: Punch, target: Endpoint, answered: Answered) -> None:
+        if answered.sender.host != target.host:
+            raise RemoteError("elsewhere", f"{answered.sender} is not at {target.host}")
+        self._hear(introducer, answered.sender, answered.terms)
 
     def _hear(self, introducer: Punch, peer: Endpoint, terms: Terms) -> None:
         ours = self._external_host(peer.is_ipv6) or introducer.located.sees_us_at
@@ -304,13 +326,21 @@ class _Meeting:
     """One meeting as one end of it sees it; a context manager while it is on."""
 
     def __init__(
-        self, meetings: dict[Key, _Meeting], introducer: Punch, session: bytes, peer: Endpoint, *, ours: bool = True
+        self,
+        meetings: dict[Key, _Meeting],
+        introducer: Punch,
+        session: bytes,
+        peer: Endpoint,
+        *,
+        ours: bool = True,
+        tells_only: bool = False,
     ) -> None:
-        """``ours``: we are the initiator."""
+        """``ours``: we are the initiator; ``tells_only``: nobody is to shoot."""
         self.introducer = introducer
         self.session = session
         self.peer = peer
         self.ours = ours
+        self.tells_only = tells_only
         self.refused: str | None = None
         """Why the others have ended it."""
         self.path: PathName | None = None

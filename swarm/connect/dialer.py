@@ -17,7 +17,7 @@ from swarm.connect.encrypted import Encryption
 from swarm.connect.ladder import Failure, Rung, UnreachableError, climb
 from swarm.connect.punching import Punching
 from swarm.connect.relaying import Relaying
-from swarm.connect.rungs import Means, Rungs
+from swarm.connect.rungs import Means, Rungs, Turns
 from swarm.connect.shake import shake_as_initiator
 from swarm.connect.shots import Shots
 from swarm.endpoint import Endpoint
@@ -52,6 +52,9 @@ class WantsPeers(Protocol):
 
     def relaying_to(self, peer: KnownPeer) -> Relaying | None:
         """None likewise, and where a relay carries us to the peer already."""
+
+    def turned_to(self, peer: KnownPeer) -> Turns | None:
+        """None where a relay carries us to the peer already."""
 
     def our_handshake(self) -> Handshake: ...
 
@@ -142,7 +145,9 @@ class Dialer:
                     break
                 self.half_open += 1
                 torrent, peer = pair
-                rungs = self._rungs.to(peer, means, torrent.punching, torrent.relaying_to(peer))
+                rungs = self._rungs.to(
+                    peer, means, torrent.punching, torrent.relaying_to(peer), torrent.turned_to(peer)
+                )
                 nursery.start_soon(self._reach, torrent, peer, rungs, self._ended)
             with trio.move_on_after(IDLE_LOOK):
                 await self._woken.wait()
@@ -244,7 +249,10 @@ class Dialer:
         self._attempts[scope] = torrent
         try:
             with scope:
-                shaken = await self._shake(torrent, peer, link, RC4)  # the relay is not to read along
+                crypto_provide = RC4  # the relay is not to read along
+                if link.path == "turn":  # a server that the user has chosen, and peers that may not be ours
+                    crypto_provide = self._encryption.offers(obfuscated_before=peer.obfuscated)[0]
+                shaken = await self._shake(torrent, peer, link, crypto_provide)
         finally:
             del self._attempts[scope]
         if isinstance(shaken, Failure):

@@ -63,10 +63,11 @@ async def climb(
     """The first direct link that any rung makes.
 
     ``failed`` is told of each failure when it happens, also those before a success; ``aside`` is given the links that
-    lead through a relay, at once.  Raises UnreachableError when nothing is left.  Cancellation closes every attempt
-    under way.
+    lead through a relay, at once; where no rung is direct the first of these is returned.  Raises UnreachableError when
+    nothing is left.  Cancellation closes every attempt under way.
     """
-    ascent = _Ascent(failed, aside)
+    direct = any(rung.path not in INDIRECT_PATHS for rung in rungs)
+    ascent = _Ascent(failed, aside if direct else None)
     try:
         async with trio.open_nursery() as nursery:
             ascent.cancel = nursery.cancel_scope.cancel
@@ -87,7 +88,7 @@ async def climb(
 class _Ascent:
     """One climb under way."""
 
-    def __init__(self, failed: Callable[[Failure], None], aside: Callable[[Link], None]) -> None:
+    def __init__(self, failed: Callable[[Failure], None], aside: Callable[[Link], None] | None) -> None:
         self.failures: list[Failure] = []
         self.link: Link | None = None
         self.cancel: Callable[[], None] = lambda: None
@@ -110,7 +111,7 @@ class _Ascent:
             over.set()
 
     def _arrived(self, link: Link) -> None:
-        if link.path in INDIRECT_PATHS:
+        if link.path in INDIRECT_PATHS and self._aside is not None:
             self._aside(link)
             return
         if self.link is not None:

@@ -1,6 +1,7 @@
 """The ways to a peer, in the order in which they start: the ladder's rungs (DESIGN §6).
 
-    direct µTP ∥ TCP  →  punched µTP (BEP 55) ∥ simultaneous TCP  →  predicted ports / birthday  →  relayed by a peer
+    direct µTP ∥ TCP  →  punched µTP (BEP 55) ∥ simultaneous TCP  →  predicted ports / birthday
+                      →  relayed by a peer  →  through a TURN server
 
 µTP goes first on the open internet: only a µTP link shows a rendezvous our UDP mapping.  To private addresses there is
 no NAT between us, and TCP is the faster one.  Punching starts early, since a rendezvous costs one message.
@@ -51,6 +52,16 @@ RELAY_WITHIN = 8.0
 
 RELAYED_WITHIN = 30.0
 
+BEFORE_TURN, TURN_AFTER_HOPELESS = 6.0, 0.8
+"""Seconds that the other ways have before a TURN server is asked: a peer that answers any of them mostly does by then;
+and those that a relay has where it is known that there is no other."""
+
+TURN_WITHIN = 40.0
+"""Seconds for that rung, a server's silence included."""
+
+RELAYED_SYNS, RELAYED_PATIENCE = (0.0, 0.5, 1.0, 2.0), 2.0
+"""To a relayed address: whoever receives there may be letting us in at this moment."""
+
 HOPELESS = frozenset({"hopeless", "not-measured", "no-support"})
 """Why prediction failed where no other way will be found: no port can be guessed, or one of the two has no UDP."""
 
@@ -88,11 +99,18 @@ class Rungs:
         self._config = config
 
     def to(
-        self, peer: KnownPeer, means: Means, punching: Punching | None, relaying: Relaying | None = None
+        self,
+        peer: KnownPeer,
+        means: Means,
+        punching: Punching | None,
+        relaying: Relaying | None = None,
+        turns: Turns | None = None,
     ) -> list[Rung]:
         """All the ways, for a dial of our own; ``punching`` and ``relaying`` are None where that is switched off or not
-        allowed, or a relay carries us already."""
+        allowed, or a relay carries us already, and so is ``turns``."""
         way = _Way(self._network, self._config, peer.endpoint, means)
+        if turns is not None and turns.is_relayed(peer.endpoint):
+            return [way.to_relayed(turns)]
         rungs = sorted(way.direct(), key=lambda rung: rung.path != peer.good_path)  # what worked goes first
         hopeless = trio.Event()
         if punching is not None:
@@ -104,6 +122,8 @@ class Rungs:
                 rungs.append(way.predicted(punching.predict, hopeless))
         if relaying is not None:
             rungs.append(way.relayed(relaying, peer, hopeless))
+        if turns is not None and turns.is_of_use:
+            rungs.append(way.turned(turns, peer, hopeless))
         return rungs
 
     def utp_before_tcp(self, endpoint: Endpoint, means: Means) -> list[Rung]:
@@ -116,6 +136,23 @@ class Rungs:
     def shots_at(self, endpoint: Endpoint, means: Means, punching: Punching) -> list[Rung]:
         """For the target of a rendezvous: both transports at once, as the initiator does now."""
         return _Way(self._network, self._config, endpoint, means).punched(Told(endpoint), punching, "target")
+
+
+class Turns(Protocol):
+    """A `swarm.torrent.turned.Turned`."""
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether there is a TURN server to ask, and a need."""
+
+    def is_relayed(self, endpoint: Endpoint) -> bool:
+        """Whether a TURN server receives there for somebody."""
+
+    async def reach(self, peer: KnownPeer) -> Link:
+        """Through an allocation of ours.  RemoteError."""
+
+    async def dial(self, relayed: Endpoint) -> Link:
+        """From an allocation of ours to another one.  RemoteError."""
 
 
 class Where(Protocol):
@@ -226,6 +263,31 @@ class _Way:
             return await relaying.reach(self._endpoint, named_by)
 
         return Rung("relayed", self._endpoint, circuit, 0.0, RELAYED_WITHIN)
+
+    def turned(self, turns: Turns, peer: KnownPeer, hopeless: trio.Event) -> Rung:
+        """Through a TURN server of ours; cancels none of the others either."""
+
+        async def allocated() -> Link:
+            with trio.move_on_after(BEFORE_TURN):
+                await hopeless.wait()
+                await trio.sleep(TURN_AFTER_HOPELESS)
+            return await turns.reach(peer)
+
+        return Rung("turn", self._endpoint, allocated, 0.0, TURN_WITHIN)
+
+    def to_relayed(self, turns: Turns) -> Rung:
+        """To where a TURN server receives for the peer: from our own port, or else from an allocation of ours."""
+
+        async def dial() -> Link:
+            if self._utp is not None:
+                try:
+                    link = await dial_utp(self._utp, self._endpoint, syn_times=RELAYED_SYNS, patience=RELAYED_PATIENCE)
+                    return replace(link, path="turn")
+                except RemoteError:
+                    pass  # where UDP is blocked, say
+            return await turns.dial(self._endpoint)
+
+        return Rung("turn", self._endpoint, dial, 0.0, TURN_WITHIN)
 
     async def _direct_utp(self) -> Link:
         assert self._utp is not None

@@ -8,22 +8,23 @@ Knows of other peers' relayed addresses, too: what comes from there or goes ther
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
 
+from swarm.config import Config
 from swarm.connect.dial import Link
 from swarm.connect.encrypted import Encryption
 from swarm.connect.shake import shake_as_initiator
 from swarm.connect.turn_port import TurnPort, TurnPortStatistics
 from swarm.endpoint import Endpoint
-from swarm.errors import RemoteError
+from swarm.errors import RemoteError, UsageError
 from swarm.events import Emit, Warned
 from swarm.net.network import Network
 from swarm.net.turn import open_allocation
 from swarm.wire.handshake import Handshake
-from swarm.wire.turn_uri import TurnServer
+from swarm.wire.turn_uri import TurnServer, parse_turn_uri
 
 FIRST_BACKOFF, MAX_BACKOFF = 15.0, 900.0
 """Seconds until a server that failed is tried again: doubled each time."""
@@ -79,7 +80,7 @@ class Turning:
         self._nursery: trio.Nursery | None = None
         self._ports: dict[bool, TurnPort] = {}  # by whether it is IPv6
         self._opening: dict[bool, trio.Event] = {}
-        self._relayed: dict[Endpoint, str] = {}
+        self._relayed: dict[Endpoint, Endpoint] = {}
 
     @property
     def configured(self) -> bool:
@@ -94,6 +95,15 @@ class Turning:
                 await trio.sleep_forever()
             finally:
                 self._nursery = None
+
+    @property
+    def running(self) -> bool:
+        return self._nursery is not None
+
+    def start_soon(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        """A task that ends with `run`; only while that is `running`."""
+        assert self._nursery is not None, "not running"
+        self._nursery.start_soon(function, *arguments)
 
     async def port(self, *, ipv6: bool) -> TurnPort:
         """The allocation of this family, opened now if need be.
@@ -130,18 +140,18 @@ class Turning:
 
     # -- others' relayed addresses ----------------------------------------------------------------------------------
 
-    def learnt(self, relayed: Endpoint, host: str) -> None:
-        """Somebody at ``host`` says that a server receives for him there."""
+    def learnt(self, relayed: Endpoint, peer: Endpoint) -> None:
+        """Somebody who is seen at ``peer`` says that a server receives for him there."""
         self._relayed.pop(relayed, None)
-        self._relayed[relayed] = host
+        self._relayed[relayed] = peer
         if len(self._relayed) > MAX_RELAYED:
             del self._relayed[next(iter(self._relayed))]
 
     def is_relayed(self, endpoint: Endpoint) -> bool:
         return endpoint in self._relayed
 
-    def relayed_for(self, endpoint: Endpoint) -> str | None:
-        """At which address whoever is relayed there is himself."""
+    def relayed_for(self, endpoint: Endpoint) -> Endpoint | None:
+        """Where whoever is relayed there is seen himself."""
         return self._relayed.get(endpoint)
 
     # -- handshakes -------------------------------------------------------------------------------------------------
@@ -214,6 +224,16 @@ class Turning:
             if (sentence := server.failed(failure, trio.current_time(), worked=worked)) is not None:
                 self._emit(Warned(sentence))
         return began is not None
+
+
+def turn_servers(config: Config) -> list[TurnServer]:
+    """Those that are to be used: none without relays or without µTP.  UsageError for a URI that is none."""
+    if not config.relay or not config.utp:
+        return []
+    try:
+        return [parse_turn_uri(uri) for uri in config.turn]
+    except ValueError as error:
+        raise UsageError(f"a TURN server cannot be understood: {error}") from None
 
 
 class _Server:

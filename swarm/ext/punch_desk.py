@@ -85,6 +85,8 @@ class _Session:
     nonces: tuple[bytes, bytes] = (b"", b"")
     measuring: bool = False
     gone: bool = False
+    tells_only: bool = False
+    """The ends only tell each other where servers receive for them: nothing is measured."""
 
     def other(self, one: Punch) -> Punch:
         return self.target if one is self.initiator else self.initiator
@@ -135,7 +137,8 @@ class PunchDesk:
             self._refused[found] += 1
             by.tell(Refusal(offer.session, found))
             return
-        self._sessions[offer.session] = _Session(offer.session, by, found, now + SESSION_SECONDS)
+        session = _Session(offer.session, by, found, now + SESSION_SECONDS, tells_only=bool(offer.terms.relayed))
+        self._sessions[offer.session] = session
         found.tell(Offered(offer.session, by.located.observed, offer.terms))
 
     def answer_made(self, by: Punch, answer: Answer, now: float) -> None:
@@ -145,7 +148,10 @@ class PunchDesk:
         if session is None or session.target is not by or session.measuring:
             return
         session.initiator.tell(Answered(answer.session, by.located.observed, answer.terms))
-        self._measure(session)
+        if session.tells_only:
+            del self._sessions[answer.session]
+        else:
+            self._measure(session)
 
     def refused(self, by: Punch, refusal: Refusal, now: float) -> bool:
         """Whether it belonged to a meeting of ours; then the other end is told and the meeting has ended."""

@@ -14,6 +14,8 @@ that only the three know.  Unknown keys, and messages of an unknown version or t
 Terms, all optional: ``u``, ``c`` and ``x``: further endpoints by UDP, by TCP and through a relay, compact (6 bytes an
 IPv4 one; IPv6, 18 bytes, in ``u6``, ``c6``, ``x6``), at most 8 of each; ``m``: how the sender's NAT maps, in the words
 of RFC 4787; ``st``: its step; ``rtt``: milliseconds from the sender to the introducer and back.
+An offer with relayed endpoints asks for no meeting: the ends tell each other their terms, and after ``answered``
+nothing follows.
 ``to`` and ``fr`` are compact endpoints; the introducer sets ``fr`` to what it observes, whatever was said.
 ``n`` are 16 bytes for the datagrams of `swarm.connect.knock`, known to the introducer and one end.
 ``p``, ``you`` and ``they`` are 1 to 8 ports of two bytes: the introducer's; and where it saw each of its ports be

@@ -15,6 +15,7 @@ from swarm.connect.dial import Link
 from swarm.connect.ladder import Failure
 from swarm.connect.punching import NOBODY, Punching
 from swarm.connect.relaying import NO_RELAY, Relaying
+from swarm.connect.rungs import Turns
 from swarm.endpoint import Endpoint
 from swarm.events import (
     INDIRECT_PATHS,
@@ -108,6 +109,7 @@ class Admission:
         self._condemned: dict[Culprit, None] = {}
         self._known: dict[PeerConnection, KnownPeer] = {}
         self.relaying: Relaying | None = None
+        self.turned: Turns | None = None
         self._relayed: dict[PeerConnection, KnownPeer] = {}  # which does not keep them from being dialled
         self._told: dict[PeerConnection, int] = {}
         self._spares = Spares()
@@ -217,7 +219,15 @@ class Admission:
 
     def relaying_to(self, peer: KnownPeer) -> Relaying | None:
         """None where relays are not used, the torrent is private, or a relay carries us to the peer already."""
-        return self.relaying if self.public and peer not in self._relayed.values() else None
+        return self.relaying if self.public and not self.is_relayed_to(peer) else None
+
+    def turned_to(self, peer: KnownPeer) -> Turns | None:
+        """None where a relay carries us to the peer already."""
+        return self.turned if not self.is_relayed_to(peer) else None
+
+    def is_relayed_to(self, peer: KnownPeer) -> bool:
+        """Whether a relay carries us to the peer."""
+        return peer in self._relayed.values()
 
     def wants_circuit(self, sender: Endpoint) -> bool:
         """Whether a relay may lead somebody to us who is seen there."""
@@ -382,7 +392,7 @@ class Admission:
         identity = peer.identity
         if (rival := self._connections.rival_of(identity)) is not None:
             self._lent.work.start_soon(self._settle_duplicates, rival, peer)
-        if known is not None and identity.path in INDIRECT_PATHS:
+        if known is not None and identity.path in INDIRECT_PATHS and not self._lent.turning.is_relayed(known.endpoint):
             self._relayed[peer] = known
         elif known is not None:
             if identity.path == "tcp" and known.good_path != "tcp" and identity.endpoint.address.is_global:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from swarm.bitfield import Bitfield
 from swarm.net.network import Buffer
 from swarm.peer import PeerConnection
 from swarm.ratelimit import TokenBucket
 from swarm.torrent.downloader import Copies
-from swarm.torrent.exchange import Keeper, Limits
+from swarm.torrent.exchange import Limits
 from swarm.torrent.lent import Lent
 from swarm.torrent.picker import Picker
 from swarm.wire.extended import ExtendedHandshake
@@ -19,13 +20,21 @@ NO_PIECES = 16 << 10
 """Piece length of a torrent without pieces: anything that is a power of two."""
 
 
+class Hears(Protocol):
+    """Who is told what peers say of themselves; a `swarm.torrent.exchange.Keeper` is one."""
+
+    def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None: ...
+
+    def dht_node_told(self, peer: PeerConnection, port: int) -> None: ...
+
+
 class Beginning:
     """Stands in for the exchange until the metadata is there; implements `swarm.peer.TorrentSide`."""
 
     seeding = False
     before_metadata = True
 
-    def __init__(self, lent: Lent, limits: Limits, keeper: Keeper) -> None:
+    def __init__(self, lent: Lent, limits: Limits, keeper: Hears) -> None:
         self._limits = limits
         self._keeper = keeper
         self.have = Bitfield(0)

@@ -27,6 +27,7 @@ class Connections:
         self._peers: list[PeerConnection] = []
         self._ended = Moved(0, 0, 0)
         self._left = trio.lowlevel.ParkingLot()
+        self._joined = trio.lowlevel.ParkingLot()
         self.departed = 0
         """How many have left so far."""
 
@@ -44,6 +45,7 @@ class Connections:
     def joined(self, peer: PeerConnection) -> None:
         """Count in a connection that is about to run."""
         self._peers.append(peer)
+        self._joined.unpark_all()
 
     def left(self, peer: PeerConnection) -> None:
         """Count out a connection that has ended, keeping its totals."""
@@ -51,6 +53,10 @@ class Connections:
         self._ended = _plus(self._ended, peer)
         self.departed += 1
         self._left.unpark_all()
+
+    async def wait_joined(self) -> None:
+        """Block until the next connection joins."""
+        await self._joined.park()
 
     async def wait_left(self) -> None:
         """Block until no connection is left."""

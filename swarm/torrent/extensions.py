@@ -16,6 +16,7 @@ from swarm.ext.pex import Pex
 from swarm.ext.punch import Punch
 from swarm.ext.reach import Reach
 from swarm.ext.relay import Relay
+from swarm.ext.turned import Turned
 from swarm.peer import PeerConnection
 from swarm.torrent.admission import Admission
 from swarm.torrent.connections import Connections
@@ -97,6 +98,8 @@ def equip(peer: PeerConnection, shared: Shared) -> None:
     for kind in EXTENSIONS:
         if kind.wanted(shared.lent) and (shared.admission.public or not kind.public):
             peer.extensions.add(kind.name, make(kind))
+    if peer.identity.path == "turn" and shared.admission.public:
+        peer.extensions.add(Turned.NAME, lambda say: Turned())
 
 
 def fall_silent(peer: PeerConnection) -> dict[str, int]:

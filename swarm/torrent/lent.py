@@ -17,6 +17,7 @@ from swarm.connect.relay_host import RelayHost
 from swarm.connect.second_port import SecondPorts
 from swarm.connect.shot_port import ShotPorts
 from swarm.connect.standing import Standing
+from swarm.connect.turning import Turning
 from swarm.discover.dht_source import DhtSource
 from swarm.discover.lsd import LocalDiscovery
 from swarm.discover.trackers import Announcer
@@ -58,6 +59,8 @@ class Lent:
     """For prediction and birthdays: sockets of their own, as initiator or target and as introducer."""
     relay: RelayHost
     """Ours for others, and what we say of ourselves to those of others."""
+    turning: Turning
+    """Allocations on TURN servers."""
     welcome: Callable[[Link], None]
     """Shake hands with an inbound stream that no listener brought: `swarm.connect.acceptor.Acceptor.take`."""
     wall_clock: Callable[[], float]

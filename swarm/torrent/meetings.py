@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 from swarm.connect.agreement import Agreements
@@ -41,6 +43,10 @@ class Meetings:
         self._lent = lent
         self._connections = connections
         self._admission = admission
+        self.relayed_heard: Callable[[Endpoint, tuple[Endpoint, ...]], None] = lambda peer, relayed: None
+        """Told where servers receive for a peer, by its own word."""
+        self.missed: Callable[[Endpoint, str], None] = lambda peer, reason: None
+        """Told who wanted to meet us, and why that failed."""
         self._mappings: dict[str, Behaviour] = {}  # what peers say of their NATs, by address
         self._agreements = Agreements(
             lent.shot_ports,
@@ -49,6 +55,7 @@ class Meetings:
             is_own=admission.peers.owns,
             introduces=lent.standing.is_open,
             terms=lent.standing.terms,
+            relayed=lent.turning.relayed_endpoints,
             external_host=lambda ipv6: lent.standing.external_host(ipv6=ipv6),
             is_neighbour=lent.standing.is_neighbour,
         )
@@ -86,6 +93,15 @@ class Meetings:
                 return link
         raise error
 
+    async def tell_relayed(self, target: Endpoint, relayed: tuple[Endpoint, ...]) -> None:
+        """Let ``target`` know where servers receive for us, if a node of ours can tell it; raises nothing."""
+        for introducer in self._agreements.introducers(target)[:MAX_ASKED]:
+            try:
+                await self._agreements.tell_relayed(introducer, target, relayed)
+            except RemoteError:
+                continue
+            return
+
     # -- MeetingSide ------------------------------------------------------------------------------------------------
 
     def wants(self, peer: Endpoint) -> bool:
@@ -98,6 +114,7 @@ class Meetings:
         if len(self._mappings) > MAX_MAPPINGS:
             del self._mappings[next(iter(self._mappings))]
         self._admission.found(dict.fromkeys((*terms.udp, *terms.tcp)), "pex")
+        self.relayed_heard(peer, terms.relayed)
 
     def meeting_begun(self, peer: Endpoint, introducer: Endpoint) -> None:
         self._lent.emit(PunchAsked(self._info_hash, peer, "target", introducer))
@@ -108,6 +125,7 @@ class Meetings:
 
     def meeting_failed(self, peer: Endpoint, reason: str, seconds: float) -> None:
         self._failed(peer, "target", reason, seconds)
+        self.missed(peer, reason)
 
     def _connected(self, link: Link, role: PunchRole, seconds: float) -> None:
         self._lent.emit(

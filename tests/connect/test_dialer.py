@@ -57,6 +57,9 @@ class OnePeer:
     def relaying_to(self, peer: KnownPeer) -> None:
         return None
 
+    def turned_to(self, peer: KnownPeer) -> None:
+        return None
+
     def our_handshake(self) -> Handshake:
         return Handshake(b"i" * 20, b"p" * 20)
 

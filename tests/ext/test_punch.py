@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given
@@ -42,6 +42,7 @@ NONCE = bytes(range(16, 32))
 HERE, THERE, RELAY = (Endpoint(f"20.0.{number}.7", 6881) for number in (1, 2, 3))
 SIXTH = Endpoint("2a0e::7", 6881)
 TERMS = Terms((HERE, SIXTH), (THERE,), (RELAY,), "address-and-port-dependent", -2, 40)
+MEETING = replace(TERMS, relayed=())
 MESSAGES: tuple[PunchMessage, ...] = (
     Offer(SESSION, THERE, TERMS),
     Offer(SESSION, SIXTH),
@@ -302,8 +303,16 @@ class Desk:
         punch.supported = supported
         return punch
 
-    def offer(self, target: Endpoint = THERE, *, number: int = 0, session: bytes = SESSION, now: float = 0.0) -> None:
-        self.desk.offer_made(self.punches[number], Offer(session, target, TERMS), now)
+    def offer(
+        self,
+        target: Endpoint = THERE,
+        *,
+        number: int = 0,
+        session: bytes = SESSION,
+        now: float = 0.0,
+        terms: Terms = MEETING,
+    ) -> None:
+        self.desk.offer_made(self.punches[number], Offer(session, target, terms), now)
 
     def answer(self, *, number: int = 1, now: float = 0.0) -> None:
         self.desk.answer_made(self.punches[number], Answer(SESSION), now)
@@ -317,7 +326,7 @@ class Desk:
 def test_a_meeting_from_offer_to_go_with_what_the_introducer_saw_itself() -> None:
     made = Desk(HERE, THERE)
     made.offer()
-    assert made.said[THERE] == [Offered(SESSION, HERE, TERMS)]
+    assert made.said[THERE] == [Offered(SESSION, HERE, MEETING)]
     made.answer()
     assert made.said[HERE] == [Answered(SESSION, THERE)]
     (ends,) = made.ports.ends
@@ -331,6 +340,16 @@ def test_a_meeting_from_offer_to_go_with_what_the_introducer_saw_itself() -> Non
     assert made.said[HERE][-1] == Go(SESSION, lead + 100, 400, (5, 6), (7, 7))  # half of the difference later
     assert made.said[THERE][-1] == Go(SESSION, lead, 400, (7, 7), (5, 6))
     assert made.desk.statistics().gone == 1
+
+
+def test_ends_that_only_tell_where_they_are_relayed_are_not_measured() -> None:
+    made = Desk(HERE, THERE)
+    made.offer(terms=TERMS)
+    assert made.said[THERE] == [Offered(SESSION, HERE, TERMS)]
+    made.answer()
+    assert made.said[HERE] == [Answered(SESSION, THERE)]
+    assert made.ports.ends == []
+    assert not made.desk.refused(made.punches[0], Refusal(SESSION, "cancelled"), 0.0), "nothing is left of it"
 
 
 @pytest.mark.parametrize(
@@ -356,14 +375,14 @@ def test_offers_that_lead_nowhere_are_refused(target: Endpoint, reason: str) -> 
 def test_a_target_is_found_by_where_it_listens() -> None:
     made = Desk(HERE, THERE)
     made.offer(Endpoint(THERE.host, 50000))
-    assert made.said[THERE] == [Offered(SESSION, HERE, TERMS)]
+    assert made.said[THERE] == [Offered(SESSION, HERE, MEETING)]
 
 
 def test_neighbours_behind_one_nat_may_listen_on_one_port() -> None:
     neighbour = Endpoint(HERE.host, 777)
     made = Desk(HERE, neighbour)
     made.offer(Endpoint(HERE.host, 50000))
-    assert made.said[neighbour] == [Offered(SESSION, HERE, TERMS)]
+    assert made.said[neighbour] == [Offered(SESSION, HERE, MEETING)]
 
 
 def test_peers_that_cannot_take_part_are_not_brought_together() -> None:
