@@ -93,6 +93,14 @@ class MetadataSource:
         """Blocks of it that have come, while it is missing."""
         return self._assembly.statistics().blocks_had if self._assembly is not None else 0
 
+    @property
+    def progress(self) -> float:
+        """How much of it has come, from 0 to 1, as far as its size is known."""
+        if self.info_bytes is not None or self._assembly is None:
+            return 1.0
+        statistics = self._assembly.statistics()
+        return statistics.blocks_had / statistics.blocks_total if statistics.blocks_total else 0.0
+
     def why(self) -> str:
         """Why it is not there yet: from how many peers it was asked, and what became of that."""
         return self._assembly.statistics().why() if self._assembly is not None else ""
