@@ -96,28 +96,27 @@ class Node:
         self._udp: dict[Family, UdpPort] = {}  # while online
         self._checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
         self._bus = EventBus(trio.current_time)
-        self._network = bound(network, config.bind)
-        self._own_port = OwnPort(config, self._network, rng, self.emit)
+        self.network = bound(network, config.bind)
+        """What everything of the node goes through: never around its bind."""
+        self._own_port = OwnPort(config, self.network, rng, self.emit)
         self._rng = rng
         self._work = work
         self._obfuscated: dict[bytes, bytes] = {}  # how encrypted handshakes name our torrents, to info-hash
         self._encryption = Encryption(config.encryption, self._obfuscated.get, rng, runner)
-        self._announcer = Announcer(
-            TrackerClient(self._network, {}), port=self._announced_port, rng=rng, emit=self.emit
-        )
-        alone = is_loopback(self._network)
+        self._announcer = Announcer(TrackerClient(self.network, {}), port=self._announced_port, rng=rng, emit=self.emit)
+        alone = is_loopback(self.network)
         self.standing = Standing(
             config,
-            self._network,
+            self.network,
             rng=rng,
             emit=self.emit,
             asks_gateways=not alone,
-            miniupnpc=isinstance(self._network, RealNetwork),
+            miniupnpc=isinstance(self.network, RealNetwork),
             learnt=self._tell_where_we_are,
             moved=self._moved,
         )
         strangers = self.standing.strangers
-        dials = NotingDials(self._network, strangers.tcp_dialled)
+        dials = NotingDials(self.network, strangers.tcp_dialled)
         self._back_dialer = BackDialer(dials, self._encryption, strangers.has_met)
         self._dialer = Dialer(dials, config, self._doors, self._encryption, self._back_dialer.got_out)
         self._acceptor = Acceptor(
@@ -135,12 +134,12 @@ class Node:
         self._dht = self._make_dht(runner, public=not alone and not config.dht_bootstrap) if config.dht else None
         self._local: LocalDiscovery | None = None
         if config.lsd and not alone:
-            self._local = LocalDiscovery(self._network, port=lambda: self.port or 0, rng=rng, emit=self.emit)
-        self._shot_ports = ShotPorts(self._network, rng, keepalive=self.standing.nat_tests.keep_alive)
-        self._second_ports = SecondPorts(self._network)
+            self._local = LocalDiscovery(self.network, port=lambda: self.port or 0, rng=rng, emit=self.emit)
+        self._shot_ports = ShotPorts(self.network, rng, keepalive=self.standing.nat_tests.keep_alive)
+        self._second_ports = SecondPorts(self.network)
         self.relay = RelayHost(config, self.standing, rng, self._datagrams)
         self.turning = Turning(
-            self._network,
+            self.network,
             turn_servers(config),
             rng,
             emit=self.emit,
@@ -183,7 +182,7 @@ class Node:
             implied_port=lambda family: self.standing.implied_port(ipv6=family == 6),
             bootstrap=self.config.dht_bootstrap,
             default_routers=public,
-            network=self._network,
+            network=self.network,
             directory=self.config.state_directory,
             runner=runner,
         )
@@ -321,7 +320,7 @@ class Node:
     async def _find_peer(self, torrent: Torrent, host: str, port: int) -> None:
         """A peer that a link names (``x.pe``), perhaps by name."""
         try:
-            torrent.admission.found(await self._network.resolve(host, port), "manual")
+            torrent.admission.found(await self.network.resolve(host, port), "manual")
         except OSError as error:
             self.emit(Warned(f"cannot find the address of the peer {host}: {error.strerror}", torrent.info_hash))
 
@@ -374,7 +373,7 @@ class Node:
 
     async def _watch_addresses(self) -> None:
         while True:
-            await self._network.wait_address_change()
+            await self.network.wait_address_change()
             self.standing.network_changed()
             self._moved(False)
 
@@ -416,9 +415,7 @@ class Node:
             nursery.start_soon(port.run)
             if port.utp is not None:
                 nursery.start_soon(self._acceptor.serve, port.utp.accept, "utp")
-        self._announcer.client = TrackerClient(
-            self._network, {family: port.trackers for family, port in opened.items()}
-        )
+        self._announcer.client = TrackerClient(self.network, {family: port.trackers for family, port in opened.items()})
         nursery.start_soon(self._announcer.run)
         if self._dht is not None:
             nursery.start_soon(

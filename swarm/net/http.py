@@ -77,25 +77,28 @@ async def fetch(
     family: int | None = None,
     max_body: int = MAX_BODY,
     headers: Sequence[Header] = (),
+    private_headers: Sequence[Header] = (),
     tls: ssl.SSLContext | None = None,
     post: bytes | None = None,
 ) -> Response:
     """GET ``url`` and follow its redirects; the 2xx answer.  With ``post`` POST that body, and follow none.
 
     ``family`` 4 or 6 forces the address family; otherwise both are tried, IPv6 first.  Userinfo in the URL is sent as
-    Basic authorization, to that origin only.  A redirect from https to http, or from a public address to one that is
-    not, is refused: a stranger's server does not choose what we ask in our own network.  ``tls`` replaces the system's
-    trust.  Raises HttpError for everything that can go wrong; cancellation aborts the connection.
+    Basic authorization, to that origin only, and so are ``private_headers`` (cookies, say).  A redirect from https to
+    http, or from a public address to one that is not, is refused: a stranger's server does not choose what we ask in
+    our own network.  ``tls`` replaces the system's trust.  Raises HttpError for everything that can go wrong;
+    cancellation aborts the connection.
     """
     seen: set[str] = set()
-    target = parse_url(url)
+    target = first = parse_url(url)
     public_only = False
     for _ in range(MAX_REDIRECTS + 1):
         seen.add(target.url)
         stream = await _connect(network, target, family, public_only)
         try:
             public_only = public_only or stream.remote.address.is_global
-            response = await _exchange(stream, target, headers, post, max_body, tls)
+            sent = [*headers, *private_headers] if target.has_origin_of(first) else headers
+            response = await _exchange(stream, target, sent, post, max_body, tls)
             await stream.aclose()
         finally:
             stream.abort()  # unless it is closed already
@@ -123,6 +126,10 @@ class HttpUrl:
     """Path and query."""
     authorization: str | None
     """The value of an Authorization header."""
+
+    def has_origin_of(self, other: HttpUrl) -> bool:
+        """Whether both lead to one server."""
+        return (self.scheme, self.host, self.port) == (other.scheme, other.host, other.port)
 
 
 def parse_url(url: str) -> HttpUrl:
@@ -185,8 +192,7 @@ def _redirected(target: HttpUrl, response: Response) -> HttpUrl:
     redirected = parse_url(absolute)
     if target.scheme == "https" and redirected.scheme == "http":
         raise HttpError("redirect-refused", f"from https to {redirected.url[:200]}")
-    same_origin = (target.scheme, target.host, target.port) == (redirected.scheme, redirected.host, redirected.port)
-    if same_origin and redirected.authorization is None and target.authorization is not None:
+    if redirected.has_origin_of(target) and redirected.authorization is None and target.authorization is not None:
         return replace(redirected, authorization=target.authorization)
     return redirected
 
