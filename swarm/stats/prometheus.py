@@ -7,7 +7,7 @@ own.  What is not known has no sample.  Serves no HTTP.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,7 +36,12 @@ def prometheus_text(document: Mapping[str, Any]) -> str:
 
     Texts of strangers are escaped, so that nothing in them ends a label or reaches a terminal as a command.
     """
-    return "".join(line for metric in _metrics(document) for line in _lines(metric))
+    return exposition(_metrics(document))
+
+
+def exposition(metrics: Iterable[Metric]) -> str:
+    """``metrics`` in lines; each name once, and ``swarm_`` goes before it."""
+    return "".join(line for metric in metrics for line in _lines(metric))
 
 
 def _lines(metric: Metric) -> Iterator[str]:
