@@ -60,6 +60,7 @@ FLOORS: dict[str, int] = {
     "swarm.peer": 3,
     "swarm.connect": 3,
     "swarm.connect.report": 1,
+    "swarm.connect.turn_report": 1,
     "swarm.connect.predict": 1,
     "swarm.connect.knock": 2,
     "swarm.connect.votes": 1,

@@ -19,7 +19,7 @@ from swarm.cli.interrupt import run_interruptible
 from swarm.cli.output import say
 from swarm.cli.screen import Screen
 from swarm.cli.settings import settle, state_directory
-from swarm.cli.tables import FAMILY_NAMES, section, standing
+from swarm.cli.tables import FAMILY_NAMES, section, standing, turn_servers
 from swarm.cli.units import counted, format_duration
 from swarm.config import Config
 from swarm.events import Warned
@@ -84,7 +84,9 @@ async def examine(node: Node, network: Network, status: Callable[[str], None] = 
     async with trio.open_nursery() as nursery:
         await nursery.start(listen)
         started = trio.current_time()
-        while (seconds := trio.current_time() - started) < LOOK and not _is_known(node):
+        if node.turning.configured:
+            nursery.start_soon(node.turning.check)
+        while (seconds := trio.current_time() - started) < LOOK and not (_is_known(node) and node.turning.is_checked):
             status(_progress(node, seconds))
             await trio.sleep(TICK)
         nursery.cancel_scope.cancel()
@@ -183,6 +185,7 @@ def diagnosis(document: Document, page: Page) -> Iterator[str]:
     yield from section("Router", _router(document["gateway"], page), page)
     if _is_connected(document):
         yield from standing(_of_families(document), page)
+    yield from section("TURN servers", turn_servers(document["turn"], page), page)
     yield from section("Warnings", _sentences(document["warnings"], page), page)
     yield from section("What to do", _sentences(document["advice"] or [_nothing(document)], page), page)
 

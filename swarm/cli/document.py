@@ -299,6 +299,25 @@ _DOCUMENT = _record(
             ended=_COUNTS,
         )
     ),
+    turn=_list(
+        _record(
+            server=_text,
+            opened=_count,
+            allocations=_list(
+                _record(
+                    relayed=_text,
+                    transport=_text,
+                    connections=_count,
+                    bytes_down=_count,
+                    bytes_up=_count,
+                    dropped=_count,
+                )
+            ),
+            error=_text,
+            detail=_text,
+            retry_in=_duration,
+        )
+    ),
     dht=_by_family(_record(**{field.name: _count for field in fields(NodeStatistics)})),
     sources=_record(**dict.fromkeys(SOURCES, _count)),
     sockets=_by_family(

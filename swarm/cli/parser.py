@@ -91,8 +91,6 @@ def _type(parse: Callable[[str], Any]) -> Callable[[str], Any]:
 
 def _add_setting(group: argparse._ActionsContainer, setting: Setting) -> None:
     shown = setting.help + ("; may be repeated" if setting.kind == "list" else "")
-    if setting.name in HIDDEN:
-        shown = argparse.SUPPRESS
     names = [setting.short, setting.option] if setting.short else [setting.option]
     if setting.kind == "switch":
         value = setting.default is not True
@@ -244,9 +242,6 @@ def _completion(parser: Parser) -> None:
 
 
 SOURCE_HELP = "a .torrent file, its http(s) URL, a magnet link, an info-hash in 40 hex digits, or - for stdin"
-
-HIDDEN = ("turn",)
-"""Settings that ask for what is not built yet: understood, to be refused in a sentence, but not advertised."""
 
 _DECLARE: dict[str, Callable[[Parser], None]] = {
     "download": _download,

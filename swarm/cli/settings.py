@@ -41,10 +41,9 @@ class Setting(NamedTuple):
     metavar: str | None = None
     short: str | None = None
     choices: tuple[str, ...] | None = None
-    asks_for: str | None = None
-    """What it asks for, when that is not built yet; ``unless`` is the value that does not ask for it."""
+    secret: bool = False
+    """Whether errors must not repeat what was given."""
 
-    unless: tuple[Any, ...] = ()
     network: bool = True
     """Whether it belongs to the network options of the commands that run a node."""
 
@@ -74,6 +73,14 @@ def parse_host_port(text: str) -> str:
 
     split_host_port(text)
     return text
+
+
+def parse_turn(text: str) -> str:
+    """A TURN URI, as it stands; the sentence of the ValueError repeats none of it."""
+    from swarm.wire.turn_uri import parse_turn_uri
+
+    parse_turn_uri(text)
+    return text.strip()
 
 
 def _encryption(text: str) -> str:
@@ -170,12 +177,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="turn",
         kind="list",
-        parse=_text,
+        parse=parse_turn,
         default=(),
         metavar="URI",
-        help="a TURN server to be relayed by",
-        asks_for="TURN",
-        unless=((),),
+        help="a TURN server to be relayed by where nothing else reaches a peer: turn:USER:PASSWORD@HOST:PORT, with "
+        "?transport=udp or tcp for only one of them, or turns: for TLS; better given in SWARM_TURN or the "
+        "configuration file, where other users of this machine do not see it",
+        secret=True,
     ),
     Setting(
         name="relay-serve",
@@ -227,18 +235,14 @@ class Settings(NamedTuple):
     def config(self, state: Path | None) -> Config:
         """For `swarm.node.open_node`, which keeps its things in ``state``.
 
-        UsageError if something asks for a part that this version does not have.
+        UsageError if what is asked for cannot be had together.
         """
         from swarm.config import Config
 
-        for setting in SETTINGS:
-            if setting.asks_for is not None and self.values[setting.name] not in setting.unless:
-                raise UsageError(
-                    f"{setting.asks_for} is not in this version, and {self.origins[setting.name]} asks for it"
-                )
-
         if not self.values["tcp"] and not self.values["utp"]:
             raise UsageError("no peer can be reached with TCP and µTP both off: leave out --no-tcp or --no-utp")
+        if self.values["turn"] and not self.values["utp"]:
+            raise UsageError("what a TURN server relays is µTP: leave out --no-utp or --turn")
         node = {setting.attribute: self.values[setting.name] for setting in SETTINGS if setting.network}
         return Config(state_directory=state, **node)
 
@@ -344,6 +348,8 @@ def _from_toml(setting: Setting, value: object, origin: str) -> object:
             raise UsageError(f"{origin} is true or false, not {value!r}")
         case "list", list() if all(isinstance(part, str) for part in value):
             return tuple(_read_one(setting, part, origin) for part in value)
+        case "list", _ if setting.secret:
+            raise UsageError(f"{origin} is a list of texts")
         case "list", _:
             raise UsageError(f"{origin} is a list of texts, not {value!r}")
         case _, bool():

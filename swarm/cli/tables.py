@@ -34,6 +34,7 @@ def tables(document: Document, page: Page) -> Iterator[str]:
         ("Ways to peers", _paths(document["paths"], page)),
         ("Hole punches", _punches(document["punch"], page)),
         ("Relayed for others", _relayed(document.get("relay"), page)),
+        ("TURN servers", turn_servers(document.get("turn", ()), page)),
         ("Help for others", _for_others(document["for_others"], page)),
         ("Where peers came from", _sources(document["sources"], page)),
         ("DHT", _dht(document["dht"], page)),
@@ -260,6 +261,26 @@ def _relayed(relay: Document | None, page: Page) -> Iterator[str]:
     for reasons in (relay["refused"], relay["ended"]):
         if reasons:
             yield page.line(_reasons(reasons), 4, "dim")
+
+
+def turn_servers(servers: Iterable[Document], page: Page) -> Iterator[str]:
+    """How each does; ``turn`` is missing in documents of earlier versions."""
+    for server in servers:
+        name = server["server"]
+        for each in server["allocations"]:
+            moved = f"{format_bytes(each['bytes_down'])} down, {format_bytes(each['bytes_up'])} up"
+            connected = counted(each["connections"], "connection")
+            text = (
+                f"{name} receives for us at {each['relayed']} (over {each['transport'].upper()}): {connected}, {moved}"
+            )
+            yield from page.sentence(text, 2, hang=2, paint="green")
+        if server["error"] is not None:
+            again = "" if server["retry_in"] is None else f"; tried again in {format_duration(server['retry_in'])}"
+            text = f"{name} is of no use: {server['detail'] or server['error'].replace('-', ' ')}{again}"
+            yield from page.sentence(text, 2, hang=2, paint="yellow")
+        elif not server["allocations"]:
+            state = "gives us an address when one is needed" if server["opened"] else "was not needed so far"
+            yield page.line(f"{name} {state}", 2)
 
 
 def _tally(part: int, whole: int, page: Page) -> list[Cell]:

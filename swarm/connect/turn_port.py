@@ -8,12 +8,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import trio
 
 from swarm.connect.dial import Link, dial_utp
+from swarm.connect.turn_report import AllocationReport
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.net.mux import DatagramCore, Mux, Priority
@@ -31,18 +32,6 @@ LOOK = 1.0
 CHANNEL_HEADER = 4
 IPV6_EXTRA = 20
 """Bytes that datagrams to the server are longer, and that IPv6 is longer than IPv4."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnPortStatistics:
-    """Bytes are datagrams' payload between us and peers, µTP headers included."""
-
-    relayed: Endpoint
-    transport: str
-    connections: int
-    bytes_down: int
-    bytes_up: int
-    dropped: int
 
 
 class TurnPort:
@@ -103,9 +92,9 @@ class TurnPort:
         finally:
             self._held -= 1
 
-    def statistics(self) -> TurnPortStatistics:
+    def statistics(self) -> AllocationReport:
         utp = self._mux.statistics().cores["utp"]
-        return TurnPortStatistics(
+        return AllocationReport(
             self.relayed,
             self._socket.transport,
             self._endpoint.statistics().connections,

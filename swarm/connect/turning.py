@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 import trio
 
@@ -17,7 +16,8 @@ from swarm.config import Config
 from swarm.connect.dial import Link
 from swarm.connect.encrypted import Encryption
 from swarm.connect.shake import shake_as_initiator
-from swarm.connect.turn_port import TurnPort, TurnPortStatistics
+from swarm.connect.turn_port import TurnPort
+from swarm.connect.turn_report import TurnReport
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError, UsageError
 from swarm.events import Emit, Warned
@@ -38,21 +38,6 @@ MAX_RELAYED = 1000
 SYNS, SYN_PATIENCE = (0.0, 0.3, 1.0, 2.0), 3.0
 
 HANDSHAKE_WITHIN = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class TurnReport:
-    """How one server does, for the user."""
-
-    server: str
-    """Without credentials."""
-    allocations: tuple[TurnPortStatistics, ...]
-    error: str | None
-    """Why it was not to be had the last time; None if it was, or nobody has asked."""
-    detail: str
-    retry_in: float | None
-    opened: int
-    """Allocations made so far."""
 
 
 class Turning:
@@ -181,15 +166,35 @@ class Turning:
         now = trio.current_time()
         return tuple(
             TurnReport(
-                str(each.server),
-                tuple(port.statistics() for port in self.ports if each.ports.get(port.relayed.is_ipv6) is port),
-                each.error,
-                each.detail,
-                max(each.retry_at - now, 0.0) if each.error is not None else None,
-                each.opened,
+                server=str(each.server),
+                opened=each.opened,
+                allocations=tuple(
+                    port.statistics() for port in self.ports if each.ports.get(port.relayed.is_ipv6) is port
+                ),
+                error=each.error,
+                detail=each.detail,
+                retry_in=max(each.retry_at - now, 0.0) if each.error is not None else None,
             )
             for each in self._servers
         )
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether every server has been asked so far."""
+        return all(each.opened or each.error is not None for each in self._servers)
+
+    async def check(self) -> None:
+        """Ask every server for an allocation, and give it back: what comes of it stands in `statistics`."""
+        async with trio.open_nursery() as nursery:
+            for server in self._servers:
+                nursery.start_soon(self._check, server)
+
+    async def _check(self, server: _Server) -> None:
+        try:
+            async with open_allocation(self._network, server.server, self._rng):
+                server.opened += 1
+        except RemoteError as error:
+            server.failed(error, trio.current_time(), worked=False)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

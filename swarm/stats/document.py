@@ -1,7 +1,7 @@
 """The statistics document: one dictionary for ``--stats FILE``, ``swarm stats --json`` and the daemon.
 
 Its keys are those of the shared interface ("Statistics"), which other programs rely on: add keys, rename or drop none.
-Ours beyond it: ``sockets``, ``for_others``, ``relay``, ``sources.resume``, ``gateway[].gateway``,
+Ours beyond it: ``sockets``, ``for_others``, ``relay``, ``turn``, ``sources.resume``, ``gateway[].gateway``,
 ``gateway[].client`` ("swarm" or "miniupnpc"), ``connect_seconds.sum`` and ``.octaves``
 (`swarm.stats.durations.Durations.octaves`),
 ``peers[].info_hash`` and ``peers[].since`` (seconds since its last fact), and what `dht.results.NodeStatistics` has
@@ -17,6 +17,7 @@ from errno import errorcode
 from typing import Any, TypeVar, get_args
 
 from swarm.connect.report import NatReport
+from swarm.connect.turn_report import TurnReport
 from swarm.endpoint import Endpoint
 from swarm.events import SourceName
 from swarm.stats.fold import (
@@ -55,6 +56,7 @@ def build_document(stats: Stats, snapshot: Snapshot) -> dict[str, Any]:
         "punch": {role: _punch(stats.punches[role]) for role in ROLES},
         "for_others": _for_others(snapshot.for_others),
         "relay": None if snapshot.relay is None else asdict(snapshot.relay),
+        "turn": [_turn(each) for each in snapshot.turn],
         "dht": {f"v{family}": None if each is None else asdict(each) for family, each in _by_family(snapshot.dht)},
         "sources": {source: stats.sources[source] for source in SOURCES},
         "sockets": {f"v{family}": _socket(each) for family, each in _by_family(snapshot.sockets)},
@@ -70,6 +72,12 @@ def build_document(stats: Stats, snapshot: Snapshot) -> dict[str, Any]:
             for each in snapshot.torrents
         ],
     }
+
+
+def _turn(report: TurnReport) -> dict[str, Any]:
+    allocations = [{**asdict(each), "relayed": str(each.relayed)} for each in report.allocations]
+    retry_in = None if report.retry_in is None else _seconds(report.retry_in)
+    return {**asdict(report), "allocations": allocations, "retry_in": retry_in}
 
 
 def _by_family(values: Mapping[Family, _Of]) -> Iterator[tuple[Family, _Of | None]]:

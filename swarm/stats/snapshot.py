@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from dht.results import NodeStatistics
 from swarm.connect.report import NatReport
+from swarm.connect.turn_report import TurnReport
 from swarm.endpoint import Endpoint
 from swarm.events import Direction, PathName, SourceName
 from swarm.ext.relay_desk import RelayDeskStatistics
@@ -78,7 +79,8 @@ class Reachability:
 
 @dataclass(frozen=True, slots=True)
 class LivePeer:
-    """A connection that stands.  ``endpoint``, ``path`` and ``direction`` are those of its PeerConnected event."""
+    """A connection that stands.  ``endpoint``, ``path`` and ``direction`` are those of its PeerConnected event, but
+    that the path is "turn" where the other end has said since that it receives through a TURN server."""
 
     info_hash: bytes
     endpoint: Endpoint
@@ -137,5 +139,7 @@ class Snapshot:
     for_others: ForOthers = field(default_factory=ForOthers)
     relay: RelayDeskStatistics | None = None
     """What was carried for others; None where we do not."""
+    turn: tuple[TurnReport, ...] = ()
+    """The TURN servers that we may use."""
     peers: tuple[LivePeer, ...] = ()
     torrents: tuple[SharedTorrent, ...] = ()

@@ -39,7 +39,7 @@ def test_bash_completes_commands(tmp_path: Path) -> None:
 def test_bash_completes_options_of_the_command(tmp_path: Path) -> None:
     assert complete(tmp_path, "swarm", "download", "--seed-") == ["--seed-ratio", "--seed-time"]
     assert complete(tmp_path, "swarm", "create", "--seed-") == []
-    assert complete(tmp_path, "swarm", "download", "--tur") == []
+    assert complete(tmp_path, "swarm", "download", "--tur") == ["--turn"]
 
 
 def test_bash_completes_values(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
         (["download", "x", "--seed", "--seed-time", "5m"], "not allowed with"),
         (["download", "x", "--encryption", "hard"], "prefer, require, off"),
         (["completion", "tcsh"], "zsh"),
-        (["download", "x", "--turn", "turn:u:p@h:1"], "is not in this version"),
+        (["download", "x", "--turn", "turn:u:p"], "turn:USER:PASSWORD@HOST:PORT"),
         (["seed", "magnet:?xt=urn:btih:" + "a" * 40], "magnet"),
         (["verify", "b" * 40], "magnet"),
         *(([name], "is not in this version") for name in TO_COME),

@@ -75,18 +75,24 @@ def test_a_mistake_in_the_environment_names_the_variable(
     assert sentence in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "variable,value",
-    [
-        ("SWARM_TURN", "turn:u:p@host:1"),
-    ],
-)
-def test_asking_for_what_is_not_built_is_refused_only_where_a_node_is_run(
-    environment: dict[str, str], variable: str, value: str
-) -> None:
-    settings = settle({}, environment | {variable: value})
-    with pytest.raises(UsageError, match=f"is not in this version, and {variable} asks for it"):
-        settings.config(None)
+def test_turn_servers_reach_the_node_and_need_utp(environment: dict[str, str]) -> None:
+    given = environment | {"SWARM_TURN": "turn:u:p@host:1, turns:u:p%2C@[::1]"}
+    config = settle({}, given).config(None)
+    assert config.turn == ("turn:u:p@host:1", "turns:u:p%2C@[::1]")
+    assert "u:p" not in repr(config)
+    with pytest.raises(UsageError, match="--no-utp"):
+        settle({"utp": False}, given).config(None)
+
+
+@pytest.mark.parametrize("line", ['turn = "turn:alice:hunter2@h"', 'turn = ["turn:alice:hunter2"]', "turn = 5"])
+def test_a_mistake_about_a_turn_server_does_not_repeat_its_credentials(environment: dict[str, str], line: str) -> None:
+    path = config_path(environment)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(line)
+    with pytest.raises(UsageError) as caught:
+        settle({}, environment)
+    assert "hunter2" not in str(caught.value)
+    assert "turn in" in str(caught.value)
 
 
 @pytest.mark.parametrize("policy", ["prefer", "require", "off"])
