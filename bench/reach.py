@@ -1,11 +1,11 @@
 """Who reaches whom, how soon and how: every pair of NATs, seed × leech, on kernel NATs.  Needs root.
 
-    python -m bench.reach [--worlds ours-ours,lt-lt] [--kinds open,cone] [--pairs cone:symrand,...] [--results FILE]
+    python -m bench.reach [--worlds ours-ours,lt-lt] [--relay] [--kinds open,cone] [--pairs cone:symrand,...]
 
 A world is SEED-LEECH, or SEED-LEECH-RENDEZVOUS, each "ours" or "lt" (libtorrent); the rendezvous is libtorrent's unless
-both others are ours.  A cell is what `tests.netlab.grid` describes: seconds from the start of the leech's process to
-2 MiB complete.  Each is added to FILE as soon as it is measured, and what is there already is not measured again;
-`--show` measures nothing.  Prints a matrix for each world, then what it adds up to; asserts nothing.  All 121 pairs in
+both others are ours.  In the world ours-ours-relay, which `--relay` asks for, the rendezvous relays.  A cell is what `tests.netlab.grid` describes: seconds from the start of the
+leech's process to 2 MiB complete.  Each is added to the file of results as soon as it is measured, and what is there
+already is not measured again; `--show` measures nothing.  Prints a matrix for each world, then what it adds up to; asserts nothing.  All 121 pairs in
 four worlds take more than an hour: run it in a `git worktree`, where nobody edits what is measured.
 """
 
@@ -24,6 +24,7 @@ from bench.reach_results import Cell, Record, add_record, read_records
 from bench.reach_table import report
 from tests.netlab.grid import KINDS, LIMIT, SAME, Unready, World, measure
 
+RELAY_WORLD = "ours-ours-relay"
 WORLDS = "ours-ours,ours-lt,lt-ours,lt-lt"
 
 
@@ -44,6 +45,9 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--worlds", type=worlds_of, default=worlds_of(WORLDS), metavar="W,...", help=f"default: {WORLDS}"
+    )
+    parser.add_argument(
+        "--relay", dest="worlds", action="store_const", const=(RELAY_WORLD,), help=f"the same as --worlds {RELAY_WORLD}"
     )
     parser.add_argument("--kinds", type=kinds_of, default=KINDS, metavar="K,...", help=f"all of {', '.join(KINDS)}")
     parser.add_argument("--pairs", type=pairs_of, metavar="S:L,...", help=f"only these; L may be {SAME}: on one LAN")
@@ -110,6 +114,7 @@ def measure_one(cell: Cell, revision: str, quiet: threading.Lock, options: argpa
         revision,
         os.getloadavg()[0],
         seconds=outcome.seconds,
+        first_piece=outcome.first_piece,
         path=outcome.way and outcome.way.path,
         direction=outcome.way and outcome.way.direction,
         why=outcome.why,

@@ -56,6 +56,7 @@ class Record:
     load: float
     """Of the machine when it was over, as the average of a minute."""
     seconds: float | None = None
+    first_piece: float | None = None
     path: str | None = None
     direction: str | None = None
     why: tuple[str, ...] = ()
@@ -75,7 +76,8 @@ class Record:
 
     def __str__(self) -> str:
         if self.seconds is not None:
-            result = f"{self.seconds:6.2f} s {self.letters}"
+            first = "" if self.first_piece is None else f", first piece {self.first_piece:.2f} s"
+            result = f"{self.seconds:6.2f} s {self.letters}{first}"
         else:
             result = f"unready: {self.unready}" if self.unready else f"FAIL {'; '.join(self.why)}"
         return f"{self.cell.world:10} {self.cell.pair:22} {result}"

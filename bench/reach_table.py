@@ -105,6 +105,9 @@ def totals(pairs: Mapping[Pair, Summary]) -> list[str]:
         by_class[summary.path_class].append(summary.seconds)
     for name, seconds in sorted(by_class.items()):
         lines.append(f"{name}: {len(seconds)}, median {statistics.median(seconds):.2f} s, worst {max(seconds):.2f} s")
+    firsts = [run.first_piece for each in reached.values() for run in each.reached if run.first_piece is not None]
+    if firsts:
+        lines.append(f"first piece: median {statistics.median(firsts):.2f} s, worst {max(firsts):.2f} s")
     slowest = sorted(reached, key=lambda pair: -reached[pair].seconds)[:WORST]
     lines.append("slowest: " + ", ".join(f"{':'.join(pair)} {reached[pair]}" for pair in slowest))
     revisions = Counter(record.revision for summary in measured.values() for record in summary.runs)

@@ -210,7 +210,7 @@ class RelayDesk:
 
     def statistics(self) -> RelayDeskStatistics:
         return RelayDeskStatistics(
-            serving=self._serving,
+            serving=self._serves(),
             reservations=len(self._reserved),
             circuits=len(self._circuits),
             asked=self._asked,

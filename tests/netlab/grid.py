@@ -5,8 +5,10 @@
 The rendezvous is a peer that knows both and has nothing to share: a leech of 4,000 bytes a second, with pieces so large
 that it does not complete one in the minute that a cell may take.  It and the seed are up, announced and connected to
 each other before the leech starts, and the seed's router has opened its port if it can.  Nodes are commands, ours or
-libtorrent's, that listen on one port and tell the same lines of JSON.  There is no IPv6, DHT or LSD; the tracker
-answers once in half an hour, so that whoever came early learns of who comes late from peers or not at all.
+libtorrent's, that listen on one port and tell the same lines of JSON.  A rendezvous may also relay (`--relay-serve`);
+then two more peers first prove to it that strangers get through (`tests.netlab.provers`), and leave.  There is no IPv6,
+DHT or LSD; the tracker answers once in half an hour, so that whoever came early learns of who comes late from peers or
+not at all.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from swarm.torrent.create import create
 from tests.needs import need_module
 from tests.netlab.lab import GATEWAYS, Lab, Machine, wait_for_gateway
-from tests.netlab.told import Line, Teller
+from tests.netlab.provers import HELPER, Provers
+from tests.netlab.told import Line, Teller, statistics_of
 from tests.nodes import make_sample
 
 KINDS = (
@@ -92,7 +95,7 @@ trio.run(main)
 
 @dataclass(frozen=True)
 class World:
-    """Which client is at which place: "ours" or "lt"."""
+    """Which client is at which place: "ours" or "lt"; as rendezvous also "relay", which is ours and relays."""
 
     seed: str
     leech: str
@@ -100,15 +103,15 @@ class World:
 
     @classmethod
     def parse(cls, text: str) -> World:
-        """``SEED-LEECH`` or ``SEED-LEECH-RENDEZVOUS``.  The rendezvous is libtorrent's unless both others are ours.
+        """``SEED-LEECH`` or ``SEED-LEECH-RENDEZVOUS``.  Else the rendezvous is libtorrent's unless both are ours.
 
         ValueError for anything else.
         """
         clients = text.split("-")
         if len(clients) == 2:
             clients.append("ours" if clients == ["ours", "ours"] else "lt")
-        if len(clients) != 3 or not set(clients) <= {"ours", "lt"}:
-            raise ValueError(f"{text}: SEED-LEECH or SEED-LEECH-RENDEZVOUS, each ours or lt")
+        if len(clients) != 3 or not set(clients[:2]) <= {"ours", "lt"} or clients[2] not in COMMANDS:
+            raise ValueError(f"{text}: SEED-LEECH or SEED-LEECH-RENDEZVOUS, each ours or lt, the last also relay")
         return cls(*clients)
 
 
@@ -125,6 +128,9 @@ class Outcome:
 
     seconds: float | None
     """From the start of the leech's process to the last byte; None: not within the limit."""
+
+    first_piece: float | None
+    """Likewise to the first verified piece; None also if the leech is libtorrent, which does not tell."""
 
     way: Way | None
     """The last connection of leech and seed, as our node tells it, or libtorrent if there is none of ours; None: there
@@ -157,6 +163,7 @@ class Pair:
         self.nodes: dict[str, Teller] = {}
         """By name: rendezvous, seed, leech."""
         self.tracker, self.rendezvous = lab.public("tracker"), lab.public("rendezvous")
+        self._provers = Provers(lab) if world.rendezvous == "relay" else None
         self.seed = lab.behind(seed_kind, "seed")
         self.leech = lab.sibling("leech", self.seed) if leech_kind == SAME else lab.behind(leech_kind, "leech")
         for machine in (self.seed, self.leech):
@@ -173,8 +180,15 @@ class Pair:
     def start_others(self) -> None:
         """Start all but the leech; `Unready` if they do not find each other."""
         self._start_tracker()
+        if self._provers is not None:
+            self._provers.start(self._torrent)
         self._start("rendezvous", self.rendezvous, self.world.rendezvous)
         self._wait_announced("rendezvous")
+        if self._provers is not None:
+            proved = _within(READY_LIMIT, self._is_relaying)
+            self._provers.end()
+            if not proved:
+                raise Unready("the rendezvous does not know that it is reachable")
         self._start("seed", self.seed, self.world.seed)
         self._wait_announced("seed")
         seed = self.nodes["seed"].process
@@ -228,6 +242,20 @@ class Pair:
         errors = [line["message"] for line in leech.lines("error")]
         ended = [] if leech.process.poll() is None else [self._last_words("leech")]
         return (*said, *errors, *ended)
+
+    def relayed_bytes(self) -> int:
+        """What a rendezvous that relays has carried so far."""
+        carried: int = self._relay_statistics()["bytes"]
+        return carried
+
+    def _is_relaying(self) -> bool:
+        serving: bool = self._relay_statistics()["serving"]
+        return serving
+
+    def _relay_statistics(self) -> dict[str, Any]:
+        said = statistics_of(self.nodes["rendezvous"].process, self._directory / "rendezvous.stats")
+        relay: dict[str, Any] = said["relay"]
+        return relay
 
     def _start_tracker(self) -> None:
         arguments = (self.tracker.address, str(TRACKER_PORT))
@@ -293,9 +321,10 @@ def _measured(pair: Pair, limit: float, quiet: AbstractContextManager[object]) -
     seconds = leech.wait_for("done", limit)
     why = pair.why() if seconds is None else ()
     way = pair.way_to_seed()
+    first_piece = leech.wait_for("piece", 0.0)
     if seconds is not None:
         assert _within(FLUSH_LIMIT, pair.is_complete), "the leech calls damaged data complete"
-    return Outcome(seconds, way, why, mapped)
+    return Outcome(seconds, first_piece, way, why, mapped)
 
 
 def _our_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
@@ -303,6 +332,12 @@ def _our_command(name: str, machine: Machine, torrent: Path, directory: Path, ra
     environment = [f"PATH={os.environ['PATH']}", f"HOME={directory}.home", "PYTHONUNBUFFERED=1"]
     options = ["-o", directory, "-p", PORT, "-d", rate, "-u", rate, "--json", "--no-dht", "--no-lsd"]
     return ["env", "-i", *environment, sys.executable, "-m", "swarm", command, str(torrent), *map(str, options)]
+
+
+def _relay_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
+    """It also has one of those connect that prove its being reachable."""
+    options = ["--relay-serve", "--stats", f"{directory}.stats", "--peer", f"{HELPER}:{PORT}"]
+    return [*_our_command(name, machine, torrent, directory, rate), *options]
 
 
 def _libtorrent_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
@@ -314,6 +349,7 @@ def _libtorrent_command(name: str, machine: Machine, torrent: Path, directory: P
 COMMANDS: dict[str, Callable[[str, Machine, Path, Path, int], list[str]]] = {
     "ours": _our_command,
     "lt": _libtorrent_command,
+    "relay": _relay_command,
 }
 
 

@@ -5,20 +5,17 @@ Three helpers in networks of their own, and one more peer who knows them and is 
 
 from __future__ import annotations
 
-import json
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from swarm.torrent.create import create
 from tests.netlab.lab import Lab, Machine
-from tests.netlab.told import Teller
+from tests.netlab.told import Teller, statistics_of
 from tests.nodes import make_sample
 
 pytestmark = pytest.mark.netlab
@@ -67,14 +64,7 @@ class Swarm:
 
     def reachability(self, machine: Machine, process: subprocess.Popen[str]) -> dict[str, bool | None]:
         """What the program on a machine has found out so far."""
-        file = self._directory / f"{machine.name}.json"
-        file.unlink(missing_ok=True)
-        process.send_signal(signal.SIGUSR1)
-        deadline = time.monotonic() + 5.0
-        while not file.exists():
-            assert time.monotonic() < deadline, "no statistics"
-            time.sleep(0.05)
-        said: dict[str, Any] = json.loads(file.read_text())
+        said = statistics_of(process, self._directory / f"{machine.name}.json")
         found: dict[str, bool | None] = said["reachability"]
         return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import threading
 import time
@@ -69,3 +70,18 @@ class Teller:
             with self._more:
                 self._silent = True
                 self._more.notify_all()
+
+
+def statistics_of(process: subprocess.Popen[str], file: Path) -> Line:
+    """The statistics document that a node, started with ``--stats FILE``, writes when it is asked to.
+
+    AssertionError if it does not within five seconds.
+    """
+    file.unlink(missing_ok=True)
+    process.send_signal(signal.SIGUSR1)
+    deadline = time.monotonic() + 5.0
+    while not file.exists():
+        assert time.monotonic() < deadline, "no statistics"
+        time.sleep(0.05)
+    document: Line = json.loads(file.read_text())
+    return document
