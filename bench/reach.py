@@ -3,10 +3,11 @@
     python -m bench.reach [--worlds ours-ours,lt-lt] [--relay] [--kinds open,cone] [--pairs cone:symrand,...]
 
 A world is SEED-LEECH, or SEED-LEECH-RENDEZVOUS, each "ours" or "lt" (libtorrent); the rendezvous is libtorrent's unless
-both others are ours.  In the world ours-ours-relay, which `--relay` asks for, the rendezvous relays.  A cell is what `tests.netlab.grid` describes: seconds from the start of the
-leech's process to 2 MiB complete.  Each is added to the file of results as soon as it is measured, and what is there
-already is not measured again; `--show` measures nothing.  Prints a matrix for each world, then what it adds up to; asserts nothing.  All 121 pairs in
-four worlds take more than an hour: run it in a `git worktree`, where nobody edits what is measured.
+both others are ours.  In the world ours-ours-relay, which `--relay` asks for, the rendezvous relays.  A cell is what
+`tests.netlab.grid` describes: seconds from the start of the leech's process to 2 MiB complete.  Each is added to the
+file of results as soon as it is measured, and what is there already is not measured again; `--show` measures nothing.
+Prints a matrix for each world, then what it adds up to; asserts nothing.  All 121 pairs in four worlds take more than
+an hour: run it in a `git worktree`, where nobody edits what is measured.
 """
 
 from __future__ import annotations
