@@ -141,6 +141,13 @@ class Tiers:
         tracker.due = now + wait
         return wait
 
+    def put_off(self, tracker: Tracker, error: str, wait: float, now: float) -> None:
+        """``tracker`` was not asked, since its host does not answer others; not to be tried before ``wait`` seconds."""
+        tracker.stale = False
+        tracker.last_error = error
+        tracker.state = "failing"
+        tracker.due = now + wait
+
     def want_more(self, now: float) -> None:
         """Bring the next announce of every working tracker forward, as far as its minimum interval allows."""
         for tracker in self:

@@ -1,7 +1,7 @@
 """Announcing to trackers: one task for all torrents of a node, a short-lived one for each announce under way.
 
-The schedule of one torrent is `swarm.discover.tiers` (BEP 12), the speaking `swarm.discover.tracker_client`.  Scrapes
-nothing: announces bring the same counts.
+The schedule of one torrent is `swarm.discover.tiers` (BEP 12), the turns of many `swarm.discover.tracker_hosts`, the
+speaking `swarm.discover.tracker_client`.  Scrapes nothing: announces bring the same counts.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import heapq
 import itertools
 import math
 import random
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -19,6 +19,7 @@ import trio
 
 from swarm.discover.tiers import Tiers, Tracker
 from swarm.discover.tracker_client import Family, Route, TrackerClient, TrackerRefused
+from swarm.discover.tracker_hosts import Hosts
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import Emit, SourceName, TrackerAnswered, TrackerFailed
@@ -30,11 +31,9 @@ ANNOUNCE_TIMEOUT = 40.0
 SECOND_FAMILY_TIMEOUT = 10.0
 """Seconds that the other address family still has when one was answered."""
 
-MAX_ANNOUNCES = 50
-"""Announces under way at once, of all torrents."""
-
-MAX_ANNOUNCES_PER_HOST = 4
-"""Of these to one tracker, so that a thousand torrents on a dead one do not keep all others waiting."""
+MAX_FAREWELLS = 100
+MAX_FAREWELLS_PER_HOST = 25
+"""``stopped`` announces under way at once, when a node closes with thousands of torrents; and of these to one host."""
 
 Found = Callable[[Sequence[Endpoint], SourceName], None]
 
@@ -73,8 +72,7 @@ class Announcer:
     """Announces all torrents of a node while `run` runs.
 
     ``port`` is what strangers reach us on by each family, asked at each announce; ``external_address`` is told the
-    address of a tracker and the one it sees us at (BEP 24).  Announces wait for their turn beyond `MAX_ANNOUNCES`, and
-    per tracker `MAX_ANNOUNCES_PER_HOST`.
+    address of a tracker and the one it sees us at (BEP 24).
     """
 
     def __init__(
@@ -94,11 +92,10 @@ class Announcer:
         self._sources: dict[TrackerSource, float] = {}  # when each is in the heap for; older entries are stale
         self._heap: list[tuple[float, int, TrackerSource]] = []
         self._sequence = itertools.count()
-        self._waiting: dict[str, deque[tuple[TrackerSource, Tracker]]] = {}
-        self._running: Counter[str] = Counter()
+        self._hosts: Hosts[tuple[TrackerSource, Tracker]] = Hosts(rng)
         self._changed = trio.Event()
-        self.farewells = trio.CapacityLimiter(MAX_ANNOUNCES)
-        """Bounds the ``stopped`` announces of a node that closes with thousands of torrents."""
+        self._farewells = trio.CapacityLimiter(MAX_FAREWELLS)
+        self._farewells_to: dict[str, trio.CapacityLimiter] = {}
 
     def add(
         self, tiers: Sequence[Sequence[str]], *, info_hash: bytes, peer_id: bytes, counters: Counters, found: Found
@@ -119,14 +116,14 @@ class Announcer:
                 task_status.started()
                 while True:
                     self._changed = trio.Event()
-                    self._start_due(nursery)
-                    with trio.move_on_at(self._next_due()):
+                    with trio.move_on_at(self._start_due(nursery)):
                         await self._changed.wait()
         finally:
             self._reset()
 
     def network_changed(self) -> None:
         """Our addresses or routes changed: try what failed again, and tell the others where we are now."""
+        self._hosts.network_changed()
         for source in self._sources:
             source.tiers.network_changed(trio.current_time())
             self.reschedule(source)
@@ -151,46 +148,66 @@ class Announcer:
         """Begin no more announces of ``source``."""
         self._sources.pop(source, None)
 
-    def _next_due(self) -> float:
-        """When `_start_due` has something to do; at the bound a finished announce wakes us."""
+    def is_announcing(self, source: TrackerSource) -> bool:
+        """Whether it was not removed."""
+        return source in self._sources
+
+    @asynccontextmanager
+    async def farewell(self, tracker: Tracker) -> AsyncIterator[bool]:
+        """Wait for a place to say ``stopped`` in; False if the host has not answered others lately."""
+        if self._hosts.is_down(tracker.host):
+            yield False
+            return
+        if tracker.host not in self._farewells_to:
+            self._farewells_to[tracker.host] = trio.CapacityLimiter(MAX_FAREWELLS_PER_HOST)
+        async with self._farewells_to[tracker.host], self._farewells:
+            yield True
+
+    def _next_due(self, now: float) -> float:
+        """When `_start_due` has something to do."""
         while self._heap and self._sources.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
-        if not self._heap or self._running.total() >= MAX_ANNOUNCES:
-            return math.inf
-        return self._heap[0][0]
+        return min(self._heap[0][0] if self._heap else math.inf, self._hosts.due(now))
 
-    def _start_due(self, nursery: trio.Nursery) -> None:
+    def _start_due(self, nursery: trio.Nursery) -> float:
+        """Begin what is due; when to come back."""
         now = trio.current_time()
-        while self._next_due() <= now:
-            source = heapq.heappop(self._heap)[2]
-            self._sources[source] = math.inf
-            for tracker in source.tiers.due(now):
-                tracker.under_way = True
-                if self._running[tracker.host] < MAX_ANNOUNCES_PER_HOST:
-                    self._running[tracker.host] += 1
-                    nursery.start_soon(self._announce_host, source, tracker)
-                else:
-                    self._waiting.setdefault(tracker.host, deque()).append((source, tracker))
-            self.reschedule(source)
+        while self._next_due(now) <= now:
+            while self._heap and self._heap[0][0] <= now:
+                due, _, source = heapq.heappop(self._heap)
+                if self._sources.get(source) == due:
+                    self._take_turns(source, now)
+            for (source, tracker), error, wait in self._hosts.given_up(now):
+                source.put_off(tracker, error, wait)
+            for host, (source, tracker) in self._hosts.begin(now, self._is_wanted):
+                nursery.start_soon(self._announce, host, source, tracker)
+        return self._next_due(now)
 
-    async def _announce_host(self, source: TrackerSource, tracker: Tracker) -> None:
-        """Announce, and then whatever waits for the same host."""
-        host = tracker.host
-        while True:
-            if source in self._sources:
-                await source.announce(tracker)
-            queue = self._waiting.get(host)
-            if not queue:
-                break
-            source, tracker = queue.popleft()
-        self._waiting.pop(host, None)
-        self._running[host] -= 1
-        self._running += Counter()  # drops zeros
-        self._changed.set()
+    def _take_turns(self, source: TrackerSource, now: float) -> None:
+        self._sources[source] = math.inf
+        for tracker in source.tiers.due(now):
+            tracker.under_way = True
+            self._hosts.put(tracker.host, (source, tracker), urgent=source.is_urgent)
+        self.reschedule(source)
+
+    def _is_wanted(self, announce: tuple[TrackerSource, Tracker]) -> bool:
+        return self.is_announcing(announce[0])
+
+    async def _announce(self, host: str, source: TrackerSource, tracker: Tracker) -> None:
+        error, judged = None, False
+        try:
+            with trio.CancelScope() as scope:
+                error = await source.announce(tracker, scope)
+                judged = True
+        finally:
+            if judged:
+                self._hosts.ended(host, error, trio.current_time())
+            else:
+                self._hosts.abandoned(host)
+            self._changed.set()
 
     def _reset(self) -> None:
-        self._waiting.clear()
-        self._running.clear()
+        self._hosts.clear()
         for source in self._sources:
             for tracker in source.tiers:
                 tracker.under_way = False
@@ -277,18 +294,34 @@ class TrackerSource:
             for tracker in self.tiers
         )
 
-    async def announce(self, tracker: Tracker) -> None:
-        """One announce from every address family, and what follows from it.  For the announcer."""
-        tracker.under_way = True
-        with trio.CancelScope() as scope:
-            self._scopes[tracker] = scope
-            try:
-                outcome = await self._announce(tracker)
-                if outcome is not None:
-                    self._failed(tracker, outcome)
-            finally:
-                del self._scopes[tracker]
-                tracker.under_way = False
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it goes before those that only seed."""
+        return self._counters.left > 0
+
+    async def announce(self, tracker: Tracker, scope: trio.CancelScope) -> RemoteError | None:
+        """One announce from every address family, and what follows from it; why it failed.  For the announcer.
+
+        ``scope`` is what it runs in: cancelled when this torrent is stopped.
+        """
+        self._scopes[tracker] = scope
+        try:
+            error = await self._announce(tracker)
+            if error is not None:
+                self._failed(tracker, error)
+        finally:
+            del self._scopes[tracker]
+            tracker.under_way = False
+            self._announcer.reschedule(self)
+        return error
+
+    def put_off(self, tracker: Tracker, error: RemoteError, wait: float) -> None:
+        """Others did not reach the tracker: it is not tried before ``wait`` seconds.  For the announcer."""
+        news = tracker.last_error != str(error)
+        self.tiers.put_off(tracker, str(error), wait, trio.current_time())
+        tracker.under_way = False
+        if news and self._announcer.is_announcing(self):
+            self._announcer.emit(TrackerFailed(self._info_hash, tracker.url, str(error), wait))
         self._announcer.reschedule(self)
 
     async def _announce(self, tracker: Tracker) -> RemoteError | None:
@@ -335,9 +368,9 @@ class TrackerSource:
             except RemoteError:
                 return
 
-        async with self._announcer.farewells:
+        async with self._announcer.farewell(tracker) as answers:
             try:
-                routes = await client.routes(tracker.url)
+                routes = await client.routes(tracker.url) if answers else []
             except RemoteError:
                 return
             async with trio.open_nursery() as nursery:
