@@ -70,7 +70,8 @@ class Feed:
             version, said_at = 0, trio.current_time()
             yield b"retry: %d\n\n" % RETRY
             while True:
-                await trio.sleep_until(self._next_look)  # a checkpoint in any case
+                # Whoever is behind need not wait for the next look.  A checkpoint in any case.
+                await trio.sleep_until(self._next_look if version == self._changes.version else 0.0)
                 now = trio.current_time()
                 self._renew(now)
                 if (message := self._since(version)) is not None:

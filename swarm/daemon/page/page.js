@@ -211,7 +211,7 @@ function about(row) {
   const left = row.down > 0 && row.total > row.done ? (row.total - row.done) / row.down : null;
   return [
     row.error !== null ? "Failed" : row.status === "download" && !row.total ? "Asking peers what it is" : STATUS_WORDS[row.status] || row.status,
-    row.total ? part(row.done, row.total) : "",
+    row.checked ? `${number(row.checked[0])} of ${number(row.checked[1])} pieces` : row.total ? part(row.done, row.total) : "",
     row.peers ? counted(row.peers, "peer") : row.status === "download" ? "no peers" : "",
     row.status === "seed" && row.uploaded ? `${bytes(row.uploaded)} given` : "",
     left !== null && left < 8640000 ? `${duration(left)} left` : "",
