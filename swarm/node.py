@@ -468,7 +468,7 @@ class Node:
 
     def _room(self) -> int:
         """How many more connections the node takes."""
-        return self.max_connections - sum(len(torrent.connections) for torrent in self.torrents.values())
+        return self.max_connections - sum(torrent.connected for torrent in self.torrents.values())
 
     def _announced_port(self, family: Family) -> int:
         return self.standing.port_to_announce(ipv6=family == 6)

@@ -129,9 +129,10 @@ class Admission:
 
     def found(self, endpoints: Iterable[Endpoint], source: SourceName) -> None:
         """A source names peers."""
-        for endpoint in endpoints:
+        for endpoint in (named := tuple(endpoints)):
             self._discovered(endpoint, source)
-        self._lent.dialer.wake()
+        if named:
+            self._lent.dialer.wake()
 
     def introduced(self, introducer: PeerConnection, peers: Iterable[PexPeer]) -> None:
         """A connected peer names others (BEP 11), whom it may introduce us to (BEP 55)."""

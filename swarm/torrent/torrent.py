@@ -460,6 +460,11 @@ class Torrent:
         return tuple(self._connections)
 
     @property
+    def connected(self) -> int:
+        """How many there are; costs less than `connections`."""
+        return len(self._connections)
+
+    @property
     def have(self) -> Bitfield | None:
         """The verified pieces, once checked.  Not to be changed."""
         return self._exchange.have if self._exchange is not None else None
