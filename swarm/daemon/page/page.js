@@ -110,6 +110,8 @@ const kindOf = (path) => (HELPED.has(path) ? "helped" : RELAYED.has(path) ? "rel
 const words = (table, key) => (tables.words.get(table) || {})[key];
 const pathName = (path) => (words("paths", path) || [path])[0];
 const reasonOf = (slug) => words("reasons", slug) || (slug.startsWith("errno-") ? `the system said error ${slug.slice(6)}` : slug.replaceAll("-", " "));
+const lowered = (text) => text[0].toLowerCase() + text.slice(1);
+const namers = (sources) => sources.filter((source) => source !== "incoming").map((source) => lowered(SOURCE_WORDS[source] || source)).join(", ");
 const nameOf = (hash) => torrentNames.get(hash) || hash.slice(0, 12);
 const now = (name) => tables.now.get(name);
 let torrentNames = new Map();
@@ -259,7 +261,7 @@ function drawUnreached(list, peers) {
       say(item.children[0], peer.endpoint);
       keyed(item.children[1], Object.entries(peer.failures), ([path, slug]) => `${path} ${slug}`,
         ([path, slug]) => element("div", {}, element("dt", {}, pathName(path)), element("dd", {}, reasonOf(slug))), () => {});
-      const named = peer.sources.map((source) => (SOURCE_WORDS[source] || source).toLowerCase()).join(", ");
+      const named = namers(peer.sources);
       const ago = duration(Math.max(1, Math.round((Date.now() / 1000 - peer.at) / 10) * 10));
       say(item.children[2], [`${ago} ago`, named && `named by ${named}`, nameOf(peer.torrent)].filter(Boolean).join(" · "));
     });
@@ -269,6 +271,8 @@ function drawUnreached(list, peers) {
 
 function drawWays() {
   const rows = [...tables.paths].map(([key, row]) => ({ path: key.split(" ")[0], direction: key.split(" ")[1], ...row }));
+  const order = Object.keys(tables.words.get("paths") || {});
+  rows.sort((one, other) => order.indexOf(one.path) - order.indexOf(other.path));
   const most = Math.max(1, ...rows.map((row) => row.attempted));
   for (const direction of ["out", "in"]) {
     const section = byId(`ways-${direction}`), found = rows.filter((row) => row.direction === direction);
@@ -338,7 +342,7 @@ function drawTimes(rows) {
 
 const octave = (index) => {
   const seconds = 0.001 * 2 ** index;
-  return seconds < 0.5 ? `${2 ** index} ms` : `${seconds < 0.9 ? "0.5" : Math.round(seconds)} s`;
+  return seconds < 0.5 ? `${2 ** index}\u00a0ms` : `${seconds < 0.9 ? "0.5" : Math.round(seconds)}\u00a0s`;
 };
 
 function caption(bins, sum, all) {
@@ -388,7 +392,7 @@ function updatePeer(row, [, peer]) {
   say(who.lastChild, peer.client || "client not told");
   way.firstChild.dataset.kind = kindOf(peer.path);
   say(way.firstChild, pathName(peer.path));
-  say(way.lastChild, peer.direction === "in" ? "came to us" : `dialled${peer.sources.length ? `; named by ${peer.sources.map((source) => (SOURCE_WORDS[source] || source).toLowerCase()).join(", ")}` : ""}`);
+  say(way.lastChild, peer.direction === "in" ? "came to us" : `dialled${namers(peer.sources) && `; named by ${namers(peer.sources)}`}`);
   say(torrent, nameOf(peer.torrent));
   say(met, peer.seconds === null ? "" : duration(peer.seconds));
   say(trip, peer.rtt === null ? "" : duration(peer.rtt));
@@ -403,7 +407,7 @@ function drawNetwork() {
   for (const [family, name] of [["v4", "IPv4"], ["v6", "IPv6"]]) drawFamily(byId(family), name, nat[family], dht[family]);
   const leases = now("gateway");
   keyed(byId("lease-list"), leases, (lease) => JSON.stringify([lease.method, lease.transport, lease.gateway, lease.internal]),
-    () => element("li", {}, element("b"), " ", element("span")), updateLease);
+    () => element("li", {}, element("b"), " ", element("span")), (item, lease) => updateLease(item, lease, leases));
   byId("leases-empty").hidden = leases.length > 0;
   drawPunches();
 }
@@ -423,7 +427,7 @@ function drawFamily(place, name, nat, dht) {
     ["An idle mapping lasts", nat.lifetime === null ? null : duration(nat.lifetime)],
     ["DHT", dht === null || dht === undefined ? null : counted(dht.nodes, "node")],
   ];
-  const known = facts.filter(([, text]) => text !== null), open = facts.filter(([, text]) => text === null).map(([label]) => label.toLowerCase());
+  const known = facts.filter(([, text]) => text !== null), open = facts.filter(([, text]) => text === null).map(([label]) => lowered(label));
   if (open.length && known.length) known.push(["Not known", open.join(", ")]);
   if (!known.length) known.push(["Not known", "anything, until others have told what they see of us"]);
   keyed(place.children[1], known, ([label]) => label, ([label]) => element("div", {}, element("dt", {}, label), element("dd")),
@@ -434,31 +438,30 @@ function drawFamily(place, name, nat, dht) {
   keyed(place.children[2], nat === null ? [] : nat.evidence, (text) => text, (text) => element("li", {}, text), () => {});
 }
 
-function updateLease(item, lease) {
+function updateLease(item, lease, leases) {
   const method = words("methods", lease.method) || lease.method, transport = lease.transport.toUpperCase();
-  item.dataset.open = lease.external !== null ? "yes" : "no";
-  say(item.firstChild, lease.external !== null ? `${transport} is open as ${lease.external}` : `${transport} is closed`);
+  const where = lease.gateway ? `${method} at ${lease.gateway}` : method, open = lease.external !== null;
+  const otherwise = leases.some((each) => each.external !== null && each.transport === lease.transport && each.internal === lease.internal);
+  item.dataset.open = open ? "yes" : otherwise ? "otherwise" : "no";
+  say(item.firstChild, open ? `${transport} is open as ${lease.external}` : otherwise ? `${transport}, another way:` : `${transport} is closed:`);
   const left = lease.minutes === null ? "for good" : `for ${duration(lease.minutes * 60)} more, then renewed`;
   const reason = words("gateway", lease.error) || (lease.error || "is being asked").replaceAll("-", " ");
-  say(item.lastChild, lease.external !== null ? `by ${method} at ${lease.gateway}, ${left}` : `${method}${lease.gateway ? ` at ${lease.gateway}` : ""} ${reason}`);
+  say(item.lastChild, open ? `by ${where}, ${left}` : `${where} ${reason}`);
 }
 
 function drawPunches() {
   const place = byId("punches"), punch = now("punch");
-  const roles = [["initiator", "We asked for"], ["target", "Asked of us"], ["relay", "We introduced others"]]
-    .filter(([role]) => punch[role].asked || punch[role].connected);
   if (!place.firstChild) place.append(element("dl", { className: "facts" }), element("p", { className: "empty" }, "None yet. Where a NAT lets no stranger in, a third peer can introduce us; how often that works will be told here."));
-  keyed(place.firstChild, roles, ([role]) => role, ([, label]) => element("div", {}, element("dt", {}, label), element("dd")),
-    (row, [role]) => say(row.lastChild, `${number(punch[role].connected)} of ${number(punch[role].asked)} ${role === "relay" ? "passed on" : "met"}`));
-  const pairs = Object.entries(punch.initiator.by_nat).map(([pair, counts]) => [pair.split("|"), counts]);
-  place.lastChild.hidden = roles.length > 0;
-  for (const [[ours, theirs], counts] of pairs) {
-    const row = [...place.firstChild.children].find((child) => child.rowKey === `${ours}|${theirs}`) || element("div", {}, element("dt"), element("dd"));
-    row.rowKey = `${ours}|${theirs}`;
-    say(row.firstChild, `Their NAT: ${MAPPING_WORDS[theirs] || "not known"}`);
-    say(row.lastChild, `${number(counts.connected)} of ${number(counts.tried)} met`);
-    place.firstChild.append(row);
+  const rows = [["initiator", "We asked for"], ["target", "Asked of us"], ["relay", "We introduced others"]]
+    .filter(([role]) => punch[role].asked || punch[role].connected)
+    .map(([role, label]) => [label, `${number(punch[role].connected)} of ${number(punch[role].asked)} ${role === "relay" ? "passed on" : "met"}`]);
+  for (const [pair, counts] of Object.entries(punch.initiator.by_nat)) {
+    const [ours, theirs] = pair.split("|").map((mapping) => MAPPING_WORDS[mapping] || "not known");
+    rows.push([`Ours: ${ours}; theirs: ${theirs}`, `${number(counts.connected)} of ${number(counts.tried)} met`]);
   }
+  keyed(place.firstChild, rows, ([label]) => label, ([label]) => element("div", {}, element("dt", {}, label), element("dd")),
+    (row, [, text]) => say(row.lastChild, text));
+  place.lastChild.hidden = rows.length > 0;
 }
 
 // -- the feed ---------------------------------------------------------------------------------------------------------
