@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from swarm.daemon.entry import Entry
@@ -39,6 +40,17 @@ def allowed(queue: Iterable[Entry], options: Options, now: float) -> set[Entry]:
             may.add(entry)
             places[entry.done] = left - 1
     return may
+
+
+def alternative_now(options: Options, now: time.struct_time) -> bool:
+    """Whether the alternative rates are scheduled at this local time."""
+    minute, day = now.tm_hour * 60 + now.tm_min, (now.tm_wday + 1) % 7  # 0 is Sunday
+    begin, end = options.alternative_begin, options.alternative_end
+    if begin <= end:
+        return begin <= minute < end and bool(options.alternative_days >> day & 1)
+    if minute < end:  # it began yesterday
+        return bool(options.alternative_days >> (day - 1) % 7 & 1)
+    return minute >= begin and bool(options.alternative_days >> day & 1)
 
 
 def _is_stalled(entry: Entry, options: Options, now: float) -> bool:
