@@ -63,8 +63,6 @@ def find(name: str) -> Command:
     for command in COMMANDS:
         if command.name == name:
             return command
-    if name in TO_COME:
-        raise UsageError(f"the command {name!r} is not in this version")
     if name.startswith("-"):
         raise UsageError(f"unknown option {name!r}; options come after the command")
     raise UsageError(f"unknown command {name!r}{suggestion(name, [each.name for each in COMMANDS])}")
@@ -81,9 +79,6 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
-
-TO_COME = ("daemon", "add", "list", "start", "stop", "remove")
-"""Commands of the shared interface that this version does not have."""
 
 COMMANDS: tuple[Command, ...] = (
     Command(
@@ -141,10 +136,54 @@ COMMANDS: tuple[Command, ...] = (
         "stats [--json | --prometheus] [FILE]",
         "Show how peers were reached, and why others were not.",
         (
+            ("swarm stats", "of the daemon that runs"),
             ("swarm stats run.json", "tables of what 'swarm download --stats run.json' has saved"),
             ("swarm stats --json - < run.json | jq .reachability", "for programs"),
             ("swarm stats --prometheus run.json", "for Prometheus, as its textfile collector wants it"),
         ),
+    ),
+    Command(
+        "daemon",
+        "daemon [-o DIR] [--rpc HOST:PORT|unix:PATH] [--watch DIR] [OPTION]...",
+        "Share and download many torrents, unattended, until told to stop.",
+        (
+            ("swarm daemon -o /srv/torrents --watch /srv/watch", "adds what is put into /srv/watch"),
+            ("transmission-remote --list", "programs that know Transmission know it; or use 'swarm list'"),
+            ("swarm daemon --rpc 0.0.0.0:9091 --rpc-user me --rpc-password-file ~/.swarm-password", "for others, too"),
+        ),
+    ),
+    Command(
+        "add",
+        "add SOURCE... [-o DIR] [--paused] [OPTION]...",
+        "Give torrents to the daemon.",
+        (
+            ("swarm add ubuntu.torrent", "into the daemon's directory"),
+            ("swarm add holiday.torrent -o ~/Pictures", "shares ~/Pictures/holiday, if it is there"),
+        ),
+    ),
+    Command(
+        "list",
+        "list [--json] [OPTION]...",
+        "Show the torrents of the daemon.",
+        (("swarm list", "a line each, with its number"), ("swarm list --json | jq .torrents[].name", "for programs")),
+    ),
+    Command(
+        "start",
+        "start ID|HASH|all... [OPTION]...",
+        "Have torrents of the daemon run.",
+        (("swarm start 3", "the one that 'swarm list' numbers 3"),),
+    ),
+    Command(
+        "stop",
+        "stop ID|HASH|all... [OPTION]...",
+        "Have torrents of the daemon pause.",
+        (("swarm stop all", "all of them, until they are started"),),
+    ),
+    Command(
+        "remove",
+        "remove [--delete-data] ID|HASH|all... [OPTION]...",
+        "Take torrents from the daemon; their files stay, unless told otherwise.",
+        (("swarm remove 3", "forgets it"), ("swarm remove --delete-data 3", "and deletes its files")),
     ),
     Command(
         "doctor",

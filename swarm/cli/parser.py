@@ -222,10 +222,54 @@ def _verify(parser: Parser) -> None:
 
 
 def _stats(parser: Parser) -> None:
-    parser.add_argument("file", metavar="FILE", nargs="?", help="what --stats has written, or - for stdin")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="what --stats has written, or - for stdin; without it the daemon is asked",
+    )
     form = parser.add_mutually_exclusive_group()
     parser.flag(form, "--json", help="the whole document, as one JSON object")
     parser.flag(form, "--prometheus", help="the text form that Prometheus reads")
+    _rpc(parser)
+
+
+def _rpc(parser: Parser) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("the daemon")
+    for name in ("rpc", "rpc-user", "rpc-password-file"):
+        _setting(group, name)
+    return group
+
+
+def _daemon(parser: Parser) -> None:
+    group = _rpc(parser)
+    _setting(group, "watch")
+    _setting(group, "output")
+    group.add_argument("--config", metavar="F", type=Path, help="read this configuration instead of the usual one")
+    parser.flag(group, "--log-json", help="log one JSON object a line")
+    _network(parser)
+
+
+def _add(parser: Parser) -> None:
+    parser.add_argument("sources", metavar="SOURCE", nargs="+", help=SOURCE_HELP)
+    _setting(parser, "output")
+    parser.flag(parser, "--paused", help="add it without starting it")
+    _rpc(parser)
+
+
+def _list(parser: Parser) -> None:
+    parser.flag(parser, "--json", help="one JSON object instead of a table")
+    _rpc(parser)
+
+
+def _some(parser: Parser) -> None:
+    parser.add_argument("torrents", metavar="ID|HASH|all", nargs="+", help="as 'swarm list' shows them")
+    _rpc(parser)
+
+
+def _remove(parser: Parser) -> None:
+    parser.flag(parser, "--delete-data", help="delete the files of the torrents, too")
+    _some(parser)
 
 
 def _doctor(parser: Parser) -> None:
@@ -251,6 +295,12 @@ _DECLARE: dict[str, Callable[[Parser], None]] = {
     "magnet": _magnet,
     "verify": _verify,
     "stats": _stats,
+    "daemon": _daemon,
+    "add": _add,
+    "list": _list,
+    "start": _some,
+    "stop": _some,
+    "remove": _remove,
     "doctor": _doctor,
     "demo": _demo,
     "completion": _completion,

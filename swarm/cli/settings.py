@@ -211,6 +211,42 @@ SETTINGS: tuple[Setting, ...] = (
         help="give up (exit code 5) when nothing moved for so long, as in 90s, 5m or 2h",
         network=False,
     ),
+    Setting(
+        name="rpc",
+        kind="list",
+        parse=_text,
+        default=(),
+        metavar="HOST:PORT|unix:PATH",
+        help="where the daemon is spoken to; without this option it is $XDG_RUNTIME_DIR/swarm.sock and 127.0.0.1:9091",
+        network=False,
+    ),
+    Setting(
+        name="rpc-user",
+        kind="value",
+        parse=_text,
+        default=None,
+        metavar="U",
+        help="the name that goes with the password; without this option any does",
+        network=False,
+    ),
+    Setting(
+        name="rpc-password-file",
+        kind="value",
+        parse=lambda text: Path(_text(text)).expanduser(),
+        default=None,
+        metavar="F",
+        help="a file whose first line is the password for speaking to the daemon",
+        network=False,
+    ),
+    Setting(
+        name="watch",
+        kind="value",
+        parse=lambda text: Path(_text(text)).expanduser(),
+        default=None,
+        metavar="DIR",
+        help="add the .torrent and .magnet files that appear in DIR, and rename them to *.added",
+        network=False,
+    ),
 )
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -247,12 +283,15 @@ class Settings(NamedTuple):
         return Config(state_directory=state, **node)
 
 
-def settle(given: Mapping[str, Any], environment: Environment = os.environ) -> Settings:
+def settle(given: Mapping[str, Any], environment: Environment = os.environ, file: Path | None = None) -> Settings:
     """Settle every setting; ``given`` are the command line's, by attribute, None where an option was not used.
 
+    ``file`` is read instead of the usual configuration, and has to be there.
     Raises UsageError for a value that cannot be, wherever it stands, and for an unknown key of the configuration file.
     """
-    path = config_path(environment)
+    if file is not None and not file.exists():
+        raise UsageError(f"cannot read {file}: it does not exist")
+    path = config_path(environment) if file is None else file
     layers = [
         _from_command_line(given),
         _from_environment(environment),

@@ -1,4 +1,4 @@
-"""Telling systemd how the daemon stands (sd_notify(3)): READY, STATUS, RELOADING, STOPPING and the watchdog's keep-alive.
+"""Telling systemd how the daemon stands (sd_notify(3)): READY, STATUS, RELOADING, STOPPING, and its watchdog.
 
 One datagram to the socket that ``NOTIFY_SOCKET`` names; without one nothing happens.  That nobody listens is no error.
 """

@@ -1,7 +1,7 @@
 """A folder from which torrents are added: NAME.torrent, and NAME.magnet with a link in it.
 
-What was taken is renamed to NAME.torrent.added, what cannot be used to NAME.torrent.invalid.  A file is read once it has
-not changed for `SETTLED` seconds, so that one that is still being written is left alone; a broken one gets `PATIENCE`.
+What was taken is renamed to NAME.torrent.added, what cannot be used to NAME.torrent.invalid.  A file is read once it
+has not changed for `SETTLED` seconds, so that one that is being written is left alone; a broken one gets `PATIENCE`.
 The folder is looked at every `LOOK` seconds, which works on every file system.
 """
 

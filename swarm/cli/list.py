@@ -1,0 +1,46 @@
+"""``swarm list [--json]``: the torrents of the daemon, a line each."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from typing import Any
+
+from swarm.cli.output import say
+from swarm.cli.remote import chosen, remote_of
+from swarm.cli.units import format_bytes, format_rate, printable
+
+FIELDS = ("id", "name", "hashString", "status", "percentDone", "sizeWhenDone", "rateDownload", "rateUpload",
+          "uploadRatio", "peersConnected", "errorString", "downloadDir")  # fmt: skip
+
+STATUS = ("stopped", "waits to be checked", "checking", "waits", "downloading", "waits to seed", "seeding")
+
+
+def run(options: Namespace) -> int:
+    torrents = chosen(remote_of(options), (), FIELDS)
+    if options.json:
+        say(json.dumps({"torrents": torrents}, indent=2, ensure_ascii=False))
+        return 0
+    rows = [("ID", "DONE", "SIZE", "DOWN", "UP", "PEERS", "STATUS", "NAME"), *(_row(each) for each in torrents)]
+    if len(rows) == 1:
+        say("the daemon has no torrent; 'swarm add' gives it one")
+        return 0
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row[:6], widths, strict=False)]
+        say("  ".join([*cells, row[6].ljust(widths[6]), row[7]]).rstrip())
+    return 0
+
+
+def _row(torrent: dict[str, Any]) -> tuple[str, ...]:
+    error = str(torrent["errorString"])
+    return (
+        str(torrent["id"]),
+        f"{int(torrent['percentDone'] * 1000) / 10:g}%",
+        format_bytes(torrent["sizeWhenDone"]),
+        format_rate(torrent["rateDownload"]) if torrent["rateDownload"] else "-",
+        format_rate(torrent["rateUpload"]) if torrent["rateUpload"] else "-",
+        str(torrent["peersConnected"]),
+        STATUS[torrent["status"]],
+        printable(str(torrent["name"])) + (f"  ({printable(error)})" if error else ""),
+    )

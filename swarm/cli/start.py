@@ -1,0 +1,14 @@
+"""``swarm start ID|HASH|all...``: have torrents of the daemon run."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from swarm.cli.remote import chosen, remote_of
+
+
+def run(options: Namespace) -> int:
+    remote = remote_of(options)
+    if ids := [torrent["id"] for torrent in chosen(remote, options.torrents, ())]:
+        remote.call("torrent-start", ids=ids)
+    return 0
