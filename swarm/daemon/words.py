@@ -72,6 +72,20 @@ REASON_WORDS: dict[str, str] = {
     "not-measured": "it does not know its own NAT yet",
     "no-path": "no way was left to try",
     "no-relay": "no peer that we know passes connections on to it",
+    "relay-lost": "the peer that passed it on has gone",
+    "not-direct": "the peer that was to pass it on is itself reached through another",
+    "not-reserved": "it keeps no place at that relay",
+    "no-handshake": "it was there, and did not begin to speak",
+    "turn-off": "no TURN server is named in the settings",
+    "turn-lost": "the TURN server does not answer",
+    "turn-redirected": "the TURN server sends us on and on",
+    "turn-unauthorized": "the TURN server does not accept the user name or password",
+    "turn-forbidden": "the TURN server forbids it",
+    "turn-mismatch": "the TURN server knows our address otherwise",
+    "turn-no-family": "the TURN server has no address of this kind",
+    "turn-quota": "this user of the TURN server has as many places as he may",
+    "turn-full": "the TURN server has no room left",
+    "turn-refused": "the TURN server refuses",
     "swapped-for-utp": "dialled again by µTP",
     "both-complete": "neither has anything the other needs",
     "idle": "nothing was said for minutes",
@@ -167,6 +181,7 @@ SAME_PEER = frozenset({"duplicate", "self", "both-complete", "elsewhere", "cross
 """Reasons that do not mean that anybody was missed."""
 
 PUNCHED = frozenset({"utp-punched", "tcp-punched", "predicted", "birthday"})
+RELAYED = frozenset({"relayed", "turn"})
 NOT_INTRODUCED = frozenset({"no-introducer", "no-answer", "no-such-peer", "not-connected", "no-support"})
 
 
@@ -175,7 +190,9 @@ def cause_of(failures: Mapping[str, str]) -> Cause | None:
     reasons = set(failures.values())
     if not reasons or not reasons.isdisjoint(SAME_PEER):
         return None
-    shown = {_CAUSES[reason] for reason in reasons if reason in _CAUSES}
+    # What a relay or a TURN server answers says nothing of the peer.
+    own = {reason for path, reason in failures.items() if path not in RELAYED}
+    shown = {_CAUSES[reason] for reason in own if reason in _CAUSES}
     for cause in _MOST_TELLING:
         if cause in shown:
             return cause

@@ -82,6 +82,7 @@ def test_all_elements_that_the_script_looks_for_are_there() -> None:
         ({"utp": "timed-out", "predicted": "hopeless"}, "hopeless"),
         ({"utp": "closed", "tcp": "wrong-torrent"}, "disagree"),
         ({"utp": "unreachable", "tcp": "unreachable"}, "no-way"),
+        ({"utp": "timed-out", "relayed": "refused", "turn": "turn-off"}, "silent"),
         ({"tcp": "duplicate"}, None),
         ({}, None),
         ({"tcp": "errno-99"}, "silent"),
