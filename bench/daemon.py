@@ -32,7 +32,7 @@ from typing import IO, Any
 
 import trio
 
-from dht.bencode import encode
+from dht.bencode import Encodable, encode
 from swarm.config import Config
 from swarm.discover.embedded_tracker import Announced, EmbeddedTracker
 from swarm.endpoint import Endpoint
@@ -74,7 +74,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=15.0, help="for which idle processor time is measured")
     parser.add_argument("--scheme", choices=["http", "udp"], default="http", help="of the tracker")
     parser.add_argument("--directory", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
-    parser.add_argument("--profile", metavar="FILE", help="write what cProfile says of the second start and its idling")
     parser.add_argument("part", nargs="?", choices=["tracker", "seed", "leech"], help=argparse.SUPPRESS)
     parser.add_argument("scratch", nargs="?", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -196,7 +195,7 @@ def make_metainfo(scratch: Path, options: argparse.Namespace, announce: str) -> 
     for number in range(options.torrents):
         directory = scratch / "data" / name_of(number)
         files = files_of(number, options)
-        info = {
+        info: dict[bytes, Encodable] = {
             b"files": [{b"length": size, b"path": [name.encode()]} for name, size in files],
             b"name": name_of(number).encode(),
             b"piece length": piece_length(number, options),
@@ -225,7 +224,7 @@ def piece_length(number: int, options: argparse.Namespace) -> int:
 def hashes_of(number: int, directory: Path, options: argparse.Namespace) -> bytes:
     length = piece_length(number, options)
     if options.pieces and number >= TORRENTS_LEECHED:
-        return hashlib.sha1(bytes(length)).digest() * options.pieces
+        return hashlib.sha1(bytes(length)).digest() * int(options.pieces)
     content = b"".join((directory / name).read_bytes() for name, _ in files_of(number, options))
     return b"".join(hashlib.sha1(content[at : at + length]).digest() for at in range(0, len(content), length))
 
