@@ -113,7 +113,7 @@ def _standing(status: TrackerStatus | None, wall: float, *, has_working: bool) -
     succeeded = answered and not error
     next_at = 0 if status is None or status.next_announce is None else int(wall + status.next_announce)
     told = answered or bool(error)
-    last_at = int(wall) if told else 0
+    last_at = 0 if status is None or status.told_ago is None else int(wall - status.told_ago)
     return {
         "announceState": _state(status),
         "hasAnnounced": told,

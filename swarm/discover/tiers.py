@@ -54,6 +54,8 @@ class Tracker:
     stale: bool = False
     """What the announce under way tells of us is not true any more."""
     tracker_id: bytes | None = None
+    told_at: float | None = None
+    """When it last answered or failed to."""
     last_error: str = ""
     last_peers: int | None = None
     seeders: int | None = None
@@ -118,6 +120,7 @@ class Tiers:
                 tier.remove(tracker)
                 tier.insert(0, tracker)
         tracker.state = "working"
+        tracker.told_at = now
         tracker.failures = 0
         tracker.last_error = ""
         tracker.last_peers = len(reply.peers)
@@ -133,6 +136,7 @@ class Tiers:
     def failed(self, tracker: Tracker, error: str, retry_in: float | None, now: float) -> float:
         """``tracker`` did not accept an announce; the seconds to its next try, infinite for never (BEP 31)."""
         tracker.failures += 1
+        tracker.told_at = now
         tracker.stale = False
         tracker.last_error = error
         back_off = min(FIRST_BACK_OFF * 2.0 ** min(tracker.failures - 1, 16), LONGEST_BACK_OFF)

@@ -66,6 +66,8 @@ class TrackerStatus:
     """Seconds until the next announce; None for never."""
     seeders: int | None
     leechers: int | None
+    told_ago: float | None = None
+    """Seconds since it last answered or failed to; None before the first."""
 
 
 class Announcer:
@@ -290,6 +292,7 @@ class TrackerSource:
                 next_announce=None if tracker.due == math.inf else max(0.0, tracker.due - now),
                 seeders=tracker.seeders,
                 leechers=tracker.leechers,
+                told_ago=None if tracker.told_at is None else now - tracker.told_at,
             )
             for tracker in self.tiers
         )
