@@ -1,7 +1,9 @@
-"""The mark ``sw_turn`` (no BEP; ours) on one connection: its sender is reached there through a TURN server.
+"""The marks ``sw_turn`` and ``sw_present`` (no BEP; ours) on one connection: its sender is reached there through a TURN
+server, and in the second case only so that peers that are not ours hear of it.
 
-A name in the extension handshake (BEP 10) and no messages.  The other end cannot know otherwise: to it the relayed
-address is an address like any.  It then lets a direct connection take over, and sends nobody to that address.
+Names in the extension handshake (BEP 10) and no messages.  The other end cannot know otherwise: to it the relayed
+address is an address like any.  With the first it lets a direct connection take over, and sends nobody to that address;
+with the second it tells the address to peers that are not ours only: nodes of ours meet directly first.
 """
 
 from __future__ import annotations
@@ -25,3 +27,9 @@ class Turned:
 
     def closed(self) -> None:
         """Nothing."""
+
+
+class Present(Turned):
+    """The other mark."""
+
+    NAME = "sw_present"

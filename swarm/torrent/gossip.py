@@ -13,9 +13,11 @@ from swarm.endpoint import Endpoint
 from swarm.events import INDIRECT_PATHS
 from swarm.ext.holepunch_relay import UTP_PATHS
 from swarm.ext.pex import PREFERS_ENCRYPTION, REACHABLE, SEED, SUPPORTS_HOLEPUNCH, SUPPORTS_UTP, PexPeer
+from swarm.ext.turned import Present
 from swarm.peer import PeerConnection
 from swarm.torrent.admission import Admission
 from swarm.torrent.connections import Connections
+from swarm.torrent.duplicates import OUR_PREFIX
 
 ONE_OFF_PATHS = ("predicted", "birthday")
 """By µTP, but between ports that were made for this one meeting."""
@@ -31,8 +33,11 @@ class Gossip:
 
     def peers_to_tell(self, to: object) -> Mapping[Endpoint, int]:
         receiver = self._peer.identity.endpoint
+        to_ours = self._peer.identity.peer_id.startswith(OUR_PREFIX)
         told: dict[Endpoint, int] = {}
         for peer in self._connections:
+            if to_ours and peer.extensions.speaks(Present.NAME):
+                continue
             if peer is self._peer or peer.closing or peer.identity.peer_id == self._peer.identity.peer_id:
                 continue
             endpoint = endpoint_for_strangers(peer)

@@ -13,6 +13,7 @@ from swarm.connect.turning import Turning
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.ext.holepunch import ErrorCode, Holepunch, may_meet
+from swarm.ext.turned import Present
 from swarm.identity import Identity
 from swarm.peer import PeerConnection
 from swarm.ratelimit import TokenBucket
@@ -51,6 +52,7 @@ class Presence:
             inside = Beginning(self._lent, Limits(unlimited, unlimited), self)
             peer = self._peer = PeerConnection(link.stream, identity, inside, link.received, claims=Claims())
             peer.extensions.add(Holepunch.NAME, lambda say: Holepunch(say, self, self))
+            peer.extensions.add(Present.NAME, lambda say: Present())
             peer.start(
                 ExtendedHandshake(
                     m=peer.extensions.m,

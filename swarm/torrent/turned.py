@@ -45,10 +45,17 @@ PRESENT_AGAIN = 60.0
 PRESENT_FOR = 600.0
 """Seconds for which we stay known after a peer was last looked for, or connected, there."""
 
+PRESENT_AFTER = 2.0
+"""Seconds with somebody who introduces, and nobody who is known to reach us, after which we make ourselves known: peers
+that are not ours hear of us when they come, and then once a minute only."""
+
 MAX_PERMITTED = 256
 """Peers of one torrent that are let in, the most useful first."""
 
 PERMIT_EVERY = 10.0
+
+ANYWHERE = Endpoint("1.1.1.1", 1)
+"""Stands for whatever relayed address a server may give us."""
 
 MAX_HEARD = 2
 """Relayed addresses that are taken of one peer: it has one of each family."""
@@ -70,6 +77,8 @@ class Turned:
         self._present_again: dict[Endpoint, float] = {}
         self._wanted_until = float("-inf")
         self._permit_at = float("-inf")
+        self._hidden_since = float("inf")
+        self._open_at = float("-inf")
 
     # -- the rung ---------------------------------------------------------------------------------------------------
 
@@ -175,6 +184,8 @@ class Turned:
         """Once a second."""
         for presence in self._presences.values():
             presence.tick(now, self._lent.config.idle_timeout)
+        if self._turning.configured:
+            self._come_out(now)
         ports = self._turning.ports
         if not ports:
             return
@@ -189,6 +200,27 @@ class Turned:
             self._turning.permit([peer.endpoint.host for peer in reversed(useful)])  # the first are to stay longest
             for port in ports:
                 self._appear(port)
+
+    def _come_out(self, now: float) -> None:
+        """Be known where nobody is known to reach us."""
+        if not (self._admission.public and self._lent.standing.is_hidden() and self._introducers(ANYWHERE)):
+            self._hidden_since = float("inf")
+            return
+        self._hidden_since = min(self._hidden_since, now)
+        if now < self._hidden_since + PRESENT_AFTER:
+            return
+        self._wanted_until = max(self._wanted_until, now + PERMIT_EVERY)
+        if not self._turning.ports and self._turning.running:
+            if now >= self._open_at:
+                self._open_at = now + PERMIT_EVERY
+                self._turning.start_soon(self._open)
+
+    async def _open(self) -> None:
+        try:
+            port = await self._turning.port(ipv6=False)
+        except RemoteError:
+            return
+        self._appear(port)
 
     def stop(self) -> None:
         """The torrent wants nobody (more) there."""

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from swarm.torrent.create import create
 from tests.needs import need_module
+from tests.netlab.coturn import URI, Coturn
 from tests.netlab.lab import GATEWAYS, Lab, Machine, wait_for_gateway
 from tests.netlab.provers import HELPER, Provers
 from tests.netlab.told import Line, Teller, statistics_of
@@ -95,7 +96,8 @@ trio.run(main)
 
 @dataclass(frozen=True)
 class World:
-    """Which client is at which place: "ours" or "lt"; as rendezvous also "relay", which is ours and relays."""
+    """Which client is at which place: "ours" or "lt"; as rendezvous also "relay", which is ours and relays; else also
+    "turn", which is ours and has a TURN server."""
 
     seed: str
     leech: str
@@ -109,9 +111,9 @@ class World:
         """
         clients = text.split("-")
         if len(clients) == 2:
-            clients.append("ours" if clients == ["ours", "ours"] else "lt")
-        if len(clients) != 3 or not set(clients[:2]) <= {"ours", "lt"} or clients[2] not in COMMANDS:
-            raise ValueError(f"{text}: SEED-LEECH or SEED-LEECH-RENDEZVOUS, each ours or lt, the last also relay")
+            clients.append("lt" if "lt" in clients else "ours")
+        if len(clients) != 3 or not set(clients[:2]) <= {"ours", "lt", "turn"} or clients[2] not in COMMANDS:
+            raise ValueError(f"{text}: SEED-LEECH or SEED-LEECH-RENDEZVOUS, each ours, turn or lt, the last also relay")
         return cls(*clients)
 
 
@@ -164,6 +166,7 @@ class Pair:
         """By name: rendezvous, seed, leech."""
         self.tracker, self.rendezvous = lab.public("tracker"), lab.public("rendezvous")
         self._provers = Provers(lab) if world.rendezvous == "relay" else None
+        self.coturn = Coturn(lab) if "turn" in (world.seed, world.leech) else None
         self.seed = lab.behind(seed_kind, "seed")
         self.leech = lab.sibling("leech", self.seed) if leech_kind == SAME else lab.behind(leech_kind, "leech")
         for machine in (self.seed, self.leech):
@@ -180,6 +183,8 @@ class Pair:
     def start_others(self) -> None:
         """Start all but the leech; `Unready` if they do not find each other."""
         self._start_tracker()
+        if self.coturn is not None:
+            self.coturn.start()
         if self._provers is not None:
             self._provers.start(self._torrent)
         self._start("rendezvous", self.rendezvous, self.world.rendezvous)
@@ -217,7 +222,7 @@ class Pair:
         last: Line | None = None
         standing: list[Line] = []
         for line in self.nodes[name].lines("peer"):
-            if _host(line) not in (other.external, other.address):
+            if _host(line) not in (other.external, other.address) and not self._is_relayed(line):
                 continue
             if line["state"] == "connected":
                 standing.append(line)
@@ -229,10 +234,14 @@ class Pair:
 
     def way_to_seed(self) -> Way | None:
         """As the leech sees it, but told by the seed if that alone is ours."""
-        if (self.world.seed, self.world.leech) == ("ours", "lt"):
+        if self.world.leech == "lt" and self.world.seed != "lt":
             way = self.way("seed", self.leech)
             return way and Way(way.path, "in" if way.direction == "out" else "out")
         return self.way("leech", self.seed)
+
+    def _is_relayed(self, line: Line) -> bool:
+        """Only seed and leech are ever told to be where the TURN server is."""
+        return self.coturn is not None and _host(line) == self.coturn.machine.address
 
     def why(self) -> tuple[str, ...]:
         """What the leech said last about its lack of progress, and how it ended, if it did."""
@@ -340,6 +349,10 @@ def _relay_command(name: str, machine: Machine, torrent: Path, directory: Path, 
     return [*_our_command(name, machine, torrent, directory, rate), *options]
 
 
+def _turn_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
+    return [*_our_command(name, machine, torrent, directory, rate), "--turn", URI]
+
+
 def _libtorrent_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
     role = "seed" if name == "seed" else "leech"
     options = [role, torrent, directory, PORT, rate, *(["map"] if machine.kind in GATEWAYS else [])]
@@ -350,6 +363,7 @@ COMMANDS: dict[str, Callable[[str, Machine, Path, Path, int], list[str]]] = {
     "ours": _our_command,
     "lt": _libtorrent_command,
     "relay": _relay_command,
+    "turn": _turn_command,
 }
 
 
