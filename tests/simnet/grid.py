@@ -14,7 +14,7 @@ import trio
 from swarm.discover.embedded_tracker import EmbeddedTracker, open_tracker
 from swarm.endpoint import Endpoint
 from swarm.events import DialFailed, PeerConnected
-from swarm.simnet.catalogue import behind
+from swarm.simnet.catalogue import KINDS, behind
 from swarm.simnet.internet import open_internet
 from tests.nodes import make_sample, node_on, seeding
 
@@ -37,14 +37,17 @@ class Cell:
 
 
 async def reach(directory: Path, seed_kind: str, leech_kind: str, *, number: int = 1) -> Cell:
-    """One cell, in virtual time.  The seed is there before the leech."""
+    """One cell, in virtual time.  The seed is there before the leech; where one has IPv6 alone, all have."""
     async with open_internet(seed=number) as internet:
-        tracker_host = internet.host("tracker")
+        ipv6 = KINDS[seed_kind].ipv6
+        assert KINDS[leech_kind].ipv6 == ipv6
+        public = "v6open" if ipv6 else "open"
+        tracker_host = behind(internet, public, "tracker")
         tracker = EmbeddedTracker(random.Random(number))
-        local = Endpoint(tracker_host.ipv4, TRACKER_PORT)
+        local = Endpoint(tracker_host.ipv6 if ipv6 else tracker_host.ipv4, TRACKER_PORT)
         sample = make_sample(directory / "seed", SIZE, trackers=[f"http://{local}/announce"])
         seed_host, leech_host = behind(internet, seed_kind, "seed"), behind(internet, leech_kind, "leech")
-        middle = internet.host("middle")
+        middle = behind(internet, public, "middle")
         online = {"trackers": True, "mapping": True}
         async with (
             open_tracker(tracker_host, local, tracker),
