@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,11 +37,14 @@ class Log:
         self._as_json = as_json
         self._verbose = verbose
 
-    def say(self, level: str, message: str, **fields: Any) -> None:
+    def say(self, level: str, message: str, fields: Mapping[str, Any] | None = None) -> None:
         """One line."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if self._as_json:
-            line = json.dumps({"time": now, "level": level, "message": message, **fields}, default=_plain)
+            line = json.dumps(
+                {"time": now, "level": level, "message": message} | ({"fields": fields} if fields else {}),
+                default=_plain,
+            )
         else:
             line = f"{now} {level}: {printable(message)}"
         self._write(line)
@@ -76,10 +79,10 @@ class Log:
         kind = type(event).__name__
         told = _sentence(node, event)
         if told is not None:
-            self.say(*told, event=kind, **fields)
+            self.say(*told, {"event": kind, **fields})
         elif self._verbose:
             values = ", ".join(f"{name}={_plain(value)}" for name, value in fields.items())
-            self.say("debug", f"{kind} {values}", event=kind, **fields)
+            self.say("debug", f"{kind} {values}", {"event": kind, **fields})
 
 
 def _sentence(node: Node, event: Event) -> tuple[str, str] | None:

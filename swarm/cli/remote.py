@@ -65,6 +65,7 @@ class Remote:
             try:
                 connection.connect()
             except OSError as error:
+                connection.close()
                 failures.append(f"{address} ({_reason(error)})")
                 continue
             try:

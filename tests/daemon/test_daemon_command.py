@@ -1,0 +1,185 @@
+"""The daemon as a program, spoken to by the commands of the same program; its own state, home and folder each."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from swarm.torrent.create import create
+from tests.cli.programs import environment, swarm
+
+LIMIT = 20.0
+
+
+@contextmanager
+def daemon(home: Path, *arguments: object, **extra: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon that answers on ``home / "rpc"`` and is ended, if it still runs, with the block."""
+    log = home / "log"
+    with open(log, "ab") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "swarm", "daemon", *DAEMON, "--rpc", f"unix:{home}/rpc", *map(str, arguments)],
+            env=environment(home) | extra,
+            stderr=stream,
+        )
+    try:
+        until(lambda: process.poll() is not None or listed(home) is not None)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(LIMIT)
+
+
+DAEMON = ("--no-dht", "--no-trackers", "--no-lsd", "-p", "0", "-o", "/nonexistent")
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def ask(home: Path, command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return swarm(home, command, *arguments, "--rpc", f"unix:{home}/rpc")
+
+
+def listed(home: Path) -> list[dict[str, Any]] | None:
+    answer = ask(home, "list", "--json")
+    return json.loads(answer.stdout)["torrents"] if answer.returncode == 0 else None
+
+
+def status(home: Path) -> list[int]:
+    return [torrent["status"] for torrent in listed(home) or []]
+
+
+def sample(home: Path) -> Path:
+    (home / "data").mkdir()
+    (home / "data" / "sample.bin").write_bytes(bytes(range(256)) * 1000)
+    torrent = home / "sample.torrent"
+    torrent.write_bytes(create(home / "data" / "sample.bin", piece_length=16 << 10))
+    return torrent
+
+
+STOPPED, SEEDING = 0, 6
+
+
+def test_data_that_is_there_is_verified_and_shared_and_the_commands_rule_it(tmp_path: Path) -> None:
+    torrent = sample(tmp_path)
+    with daemon(tmp_path) as process:
+        added = ask(tmp_path, "add", torrent, "-o", tmp_path / "data")
+        assert (added.returncode, added.stdout) == (0, "added 1  sample.bin\n")
+        until(lambda: status(tmp_path) == [SEEDING])
+        assert "was there already" in ask(tmp_path, "add", torrent).stderr
+        assert ask(tmp_path, "stop", "1").returncode == 0
+        until(lambda: status(tmp_path) == [STOPPED])
+        assert ask(tmp_path, "start", "all").returncode == 0
+        until(lambda: status(tmp_path) == [SEEDING])
+        unknown = ask(tmp_path, "start", "7")
+        assert unknown.returncode == 1
+        assert "has no torrent '7'" in unknown.stderr
+        assert json.loads(ask(tmp_path, "stats", "--json").stdout)["torrents"][0]["name"] == "sample.bin"
+        assert ask(tmp_path, "remove", "--delete-data", "1").returncode == 0
+        until(lambda: not (tmp_path / "data" / "sample.bin").exists())
+        assert listed(tmp_path) == []
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT) == 0
+
+
+def test_after_a_kill_nothing_is_lost_and_nothing_is_hashed_again(tmp_path: Path) -> None:
+    torrent = sample(tmp_path)
+    with daemon(tmp_path) as process:
+        ask(tmp_path, "add", torrent, "-o", tmp_path / "data")
+        until(lambda: status(tmp_path) == [SEEDING])
+        process.kill()
+        process.wait(LIMIT)
+    data = tmp_path / "data" / "sample.bin"
+    stamp = data.stat()
+    data.write_bytes(bytes(256_000))  # whoever hashes it again finds out
+    os.utime(data, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    with daemon(tmp_path):
+        until(lambda: status(tmp_path) == [SEEDING])
+
+
+def test_a_second_daemon_on_the_same_state_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    with daemon(tmp_path) as process:
+        second = swarm(tmp_path, "daemon", *DAEMON, "--rpc", f"unix:{tmp_path}/second")
+        assert second.returncode == 1
+        assert f"another daemon (process {process.pid}) is using" in second.stderr
+        assert second.stderr.count("\n") == 1
+
+
+def test_a_damaged_torrent_costs_one_warning_and_the_others_go_on(tmp_path: Path) -> None:
+    torrent = sample(tmp_path)
+    with daemon(tmp_path):
+        ask(tmp_path, "add", torrent, "-o", tmp_path / "data")
+        until(lambda: status(tmp_path) == [SEEDING])
+    kept = tmp_path / ".local/state/swarm/daemon/torrents"
+    (kept / f"{'a' * 40}.torrent").write_bytes(b"rubbish")
+    (tmp_path / "log").write_bytes(b"")
+    with daemon(tmp_path):
+        until(lambda: status(tmp_path) == [SEEDING])
+    assert (tmp_path / "log").read_text().count("warning") == 1
+    assert (kept / f"{'a' * 40}.torrent.damaged").exists()
+
+
+def test_what_is_put_into_the_folder_is_added(tmp_path: Path) -> None:
+    torrent = sample(tmp_path)
+    watched = tmp_path / "watch"
+    watched.mkdir()
+    with daemon(tmp_path, "--watch", watched):
+        (watched / "half.torrent").write_bytes(torrent.read_bytes()[:50])
+        (watched / "whole.torrent").write_bytes(torrent.read_bytes())
+        until(lambda: len(listed(tmp_path) or []) == 1)
+        until((watched / "whole.torrent.added").exists)
+        assert (watched / "half.torrent").exists()  # it may still be written
+
+
+def test_the_configuration_is_read_again_on_hup_and_statistics_come_on_usr1(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('upload-rate = "1M"\n')
+    log = tmp_path / "log"
+    with daemon(tmp_path, "--config", config) as process:
+        config.write_text('upload-rate = "2M"\nport = 5\n')
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "read again" in log.read_text())
+        config.write_text('upload-raet = "2M"\n')
+        process.send_signal(signal.SIGHUP)
+        until(lambda: "did you mean 'upload-rate'" in log.read_text())
+        process.send_signal(signal.SIGUSR1)
+        until(lambda: '"schema": 1' in log.read_text())
+
+
+def test_systemd_is_told(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(str(tmp_path / "notify"))
+        told.settimeout(LIMIT)
+        with daemon(tmp_path, NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="600000") as process:
+            words = {told.recv(1000) for _ in range(4)}
+            assert {b"READY=1", b"WATCHDOG=1"} <= words
+            assert any(word.startswith(b"STATUS=0 torrents; port ") for word in words)
+            process.terminate()
+            while told.recv(1000) != b"STOPPING=1":
+                pass
+
+
+def test_an_address_that_others_reach_wants_a_password(tmp_path: Path) -> None:
+    refused = swarm(tmp_path, "daemon", "--rpc", "0.0.0.0:0")
+    assert refused.returncode == 2
+    assert "rpc-password-file in" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_without_a_daemon_every_command_says_how_to_start_one(tmp_path: Path) -> None:
+    for command in (["list"], ["add", "a" * 40], ["start", "1"], ["stop", "all"], ["remove", "1"], ["stats"]):
+        answer = ask(tmp_path, *command)
+        assert answer.returncode == 7
+        assert "'swarm daemon' starts one" in answer.stderr
