@@ -366,7 +366,8 @@ class PeerConnection:
             self.refill()
         while True:
             limits = self._torrent.download_limits
-            count, messages = await self._receive(receive, grant_all(limits) if limits else 0)
+            whole = not limits or self.freight.circuits  # whose bytes the limits do not hold for
+            count, messages = await self._receive(receive, 0 if whole else grant_all(limits))
             now = self._arrived_untrusted(count, messages)
             del messages  # the blocks are views of the buffer that the next read fills
             wait = self._pay(limits, count, now)
