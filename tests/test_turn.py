@@ -13,8 +13,8 @@ from trio.testing import MockClock
 
 from swarm.discover.embedded_tracker import EmbeddedTracker, open_tracker
 from swarm.endpoint import Endpoint
-from swarm.events import ConnectionClosed, PeerConnected, PunchFailed, Warned
-from swarm.simnet.catalogue import behind
+from swarm.events import ConnectionClosed, PeerConnected, Warned
+from swarm.simnet.catalogue import FULLCONE, behind
 from swarm.simnet.internet import Internet, open_internet
 from swarm.simnet.turn_server import TurnServer
 from tests.nodes import Recorded, Sample, make_sample, node_on, seeding
@@ -61,36 +61,169 @@ def paths_of(node: Recorded, least: int = SIZE // 2) -> list[str]:
     return standing + [event.path for event in node.of(ConnectionClosed) if event.bytes_down > least]
 
 
-@pytest.mark.parametrize(
-    ("kinds", "query"),
-    [
-        (("symrand", "symrand"), ""),
-        (("symrand", "cgnsym"), ""),
-        (("udpblock", "symrand"), ""),
-        (("symrand", "udpblock"), "?transport=tcp"),
-    ],
-)
-@pytest.mark.parametrize("who", ["both", "seed", "leech"])
+HOPELESS = [
+    ("symrand", "symrand", "both", ""),
+    ("symrand", "symrand", "seed", ""),
+    ("symrand", "symrand", "leech", "?transport=tcp"),
+    ("symrand", "cgnsym", "both", ""),
+    ("symrand", "cgnsym", "seed", "?transport=udp"),
+    ("udpblock", "symrand", "both", ""),
+    ("udpblock", "symrand", "seed", ""),
+    ("symrand", "udpblock", "both", "?transport=tcp"),
+    ("symrand", "udpblock", "leech", ""),
+]
+"""The seed's NAT, the leech's, who of them has a TURN server, and how it is reached.  Where UDP is blocked one needs it
+oneself: without UDP nobody gets to another's relayed address."""
+
+
+@pytest.mark.parametrize(("seed_kind", "leech_kind", "who", "query"), HOPELESS)
 async def test_pairs_that_cannot_meet_directly_meet_through_a_turn_server(
-    kinds: tuple[str, str], query: str, who: str, tmp_path: Path, autojump_clock: MockClock
+    seed_kind: str, leech_kind: str, who: str, query: str, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    if "udpblock" in kinds and who != "both":
-        blocked = "seed" if kinds[0] == "udpblock" else "leech"
-        if who != blocked:
-            pytest.skip("without UDP nobody gets to another's relayed address")
     async with world(tmp_path) as here:
         uri = (here.server.uri + query,)
         options = [{"turn": uri} if who in ("both", role) else {} for role in ("seed", "leech")]
-        seed_host, leech_host = behind(here.internet, kinds[0], "a"), behind(here.internet, kinds[1], "b")
+        seed_host, leech_host = behind(here.internet, seed_kind, "a"), behind(here.internet, leech_kind, "b")
         async with node_on(seed_host, 11, trackers=True, **options[0]) as seed:
             await seeding(seed, here.sample)
             await trio.sleep(10)
             started = trio.current_time()
             async with node_on(leech_host, 12, trackers=True, **options[1]) as leech:
                 torrent = leech.node.add(here.sample.metainfo, tmp_path / "leech")
-                with trio.fail_after(60):
+                with trio.fail_after(20):
                     await torrent.wait_complete()
-                print(kinds, who, trio.current_time() - started, paths_of(leech), here.server.bytes_relayed)
+                print(seed_kind, leech_kind, who, query, trio.current_time() - started)
                 assert paths_of(leech) == ["turn"]
                 assert here.server.bytes_relayed > SIZE // 2
-                assert leech.node.document()["paths"]["turn"]["in" if who == "leech" else "out"] is not None
+                counted = leech.node.document()["paths"]["turn"]
+                assert counted["in"]["bytes_down"] + counted["out"]["bytes_down"] >= SIZE // 2
+
+
+@asynccontextmanager
+async def pair(
+    here: World, directory: Path, kinds: tuple[str, str], **options: object
+) -> AsyncIterator[list[Recorded]]:
+    """Seed and leech, both with the TURN server, the leech's download begun."""
+    options = {"trackers": True, "turn": (here.server.uri,)} | options
+    hosts = [behind(here.internet, kind, name) for kind, name in zip(kinds, ("a", "b"), strict=True)]
+    async with node_on(hosts[0], 11, **options) as seed:
+        await seeding(seed, here.sample)
+        await trio.sleep(10)
+        async with node_on(hosts[1], 12, **options) as leech:
+            leech.node.add(here.sample.metainfo, directory / "leech")
+            yield [seed, leech]
+
+
+async def complete(leech: Recorded, within: float) -> None:
+    with trio.fail_after(within):
+        await next(iter(leech.node.torrents.values())).wait_complete()
+
+
+@pytest.mark.parametrize("kinds", [("cone", "cone"), ("symseq", "cone"), ("open", "symrand")])
+async def test_pairs_that_can_meet_are_not_relayed(
+    kinds: tuple[str, str], tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with world(tmp_path) as here, pair(here, tmp_path, kinds) as (_, leech):
+        await complete(leech, 30)
+        assert "turn" not in paths_of(leech)
+        assert here.server.bytes_relayed < SIZE // 20, "a presence moves no data"
+
+
+async def test_a_relayed_connection_gives_way_to_a_direct_one(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with world(tmp_path) as here, pair(here, tmp_path, ("symrand", "symrand"), upload_rate=20_000) as nodes:
+        leech = nodes[1]
+        with trio.fail_after(20):
+            while not leech.of(PeerConnected, path="turn"):
+                await trio.sleep(0.1)
+        for name in ("a-home", "b-home"):
+            here.internet.routers[name].nat.behaviour = FULLCONE  # somebody has gone to the settings
+        await complete(leech, 200)
+        ways = [event.path for event in leech.of(PeerConnected) if event.path != "turn"]
+        assert set(ways) & {"utp", "tcp", "utp-punched", "tcp-punched", "predicted"}
+        ended = [event for event in leech.of(ConnectionClosed) if event.path == "turn"]
+        assert ended
+        assert all(event.reason in ("duplicate", "retired", "closed", "reset") for event in ended), ended
+        torrent = next(iter(leech.node.torrents.values()))
+        assert torrent.statistics().wasted == 0
+
+
+async def test_a_server_that_dies_in_mid_transfer_is_told_once_and_nothing_verified_is_lost(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with world(tmp_path) as here, pair(here, tmp_path, ("symrand", "symrand"), upload_rate=50_000) as nodes:
+        leech = nodes[1]
+        torrent = next(iter(leech.node.torrents.values()))
+        with trio.fail_after(60):
+            while torrent.statistics().pieces_had < 3:
+                await trio.sleep(0.1)
+        here.server.stop()
+        await trio.sleep(90)
+        had = torrent.statistics().pieces_had
+        assert 3 <= had < torrent.statistics().pieces
+        warnings = [event.message for event in leech.of(Warned) if "TURN" in event.message]
+        assert len(warnings) <= 2, "that it was lost, and that it does not answer"
+        assert any("turn:20." in message and "tried again" in message for message in warnings)
+        (report,) = leech.node.document()["turn"]
+        assert report["error"] in ("timed-out", "refused")
+        assert report["retry_in"] >= 0
+        assert "secret" not in str(leech.node.document())
+        again = TurnServer(here.internet.hosts["turn"], here.server.endpoint.host, random.Random(2))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(again.run)
+            await complete(leech, 300)
+            nursery.cancel_scope.cancel()
+        assert torrent.statistics().wasted == 0 or torrent.statistics().wasted < 10 * 16384
+
+
+async def test_a_download_goes_on_directly_when_the_server_dies(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with world(tmp_path) as here, pair(here, tmp_path, ("symrand", "symrand"), upload_rate=50_000) as nodes:
+        leech = nodes[1]
+        torrent = next(iter(leech.node.torrents.values()))
+        with trio.fail_after(60):
+            while torrent.statistics().pieces_had < 3:
+                await trio.sleep(0.1)
+        here.server.stop()
+        for name in ("a-home", "b-home"):
+            here.internet.routers[name].nat.behaviour = FULLCONE
+        await complete(leech, 200)
+
+
+async def test_a_server_that_refuses_is_one_warning_and_asked_less_and_less(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with world(tmp_path) as here:
+        uri = f"turn:user:hunter2@{here.server.endpoint}"
+        async with pair(here, tmp_path, ("symrand", "symrand"), turn=(uri,)) as (_, leech):
+            await trio.sleep(900)
+            warnings = [event.message for event in leech.of(Warned) if "TURN" in event.message]
+            assert len(warnings) == 1
+            assert "user name or password" in warnings[0]
+            assert len(here.server.heard) <= 2 * 2 * 8, "each try is two requests, of two nodes"
+            assert "hunter2" not in repr(leech.events)
+            assert "hunter2" not in str(leech.node.document())
+            (report,) = leech.node.document()["turn"]
+            assert report["error"] == "turn-unauthorized"
+
+
+async def test_an_allocation_is_given_back_when_nobody_needs_it(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with world(tmp_path) as here, pair(here, tmp_path, ("symrand", "symrand")) as (seed, leech):
+        await complete(leech, 30)
+        assert here.server.allocations
+        for node in (seed, leech):
+            for torrent in tuple(node.node.torrents.values()):
+                await node.node.remove(torrent)
+        await trio.sleep(200)
+        assert not here.server.allocations
+
+
+async def test_the_relayed_addresses_of_a_swarm_are_no_peers_of_their_owners(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with world(tmp_path) as here, pair(here, tmp_path, ("symrand", "symrand")) as nodes:
+        await complete(nodes[1], 30)
+        for node in nodes:
+            (torrent,) = node.node.torrents.values()
+            own = set(node.node.turning.relayed_endpoints())
+            assert own
+            assert not own & {peer.endpoint for peer in torrent.admission.peers}
+            assert not [event for event in node.of(PeerConnected) if event.endpoint in own]
