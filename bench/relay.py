@@ -246,7 +246,8 @@ def tell(**said: object) -> None:
 
 async def run_relay(options: argparse.Namespace) -> None:
     """Says what it has done at SIGUSR1."""
-    limits = RelayLimits(circuit_rate=CIRCUIT_RATE if options.own else 0, total_rate=0, circuit_bytes=0)
+    rate = CIRCUIT_RATE if options.own else 0
+    limits = RelayLimits(circuit_rate=rate, total_rate=0, circuit_bytes=0, circuits_per_client=CIRCUITS)
     config = config_for(options.port, relay_serve=True, relay_limits=limits, download_rate=OWN_RATE)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGUSR1) as signals:
         async with open_node(config) as node:

@@ -18,16 +18,12 @@ from swarm.simnet.catalogue import behind
 from swarm.simnet.internet import Internet, open_internet
 from swarm.torrent.torrent import Torrent
 from tests.nodes import PORT, Recorded, Sample, make_sample, node_on, seeding
+from tests.simnet.grid import known_reachable
 
 SLOW = 1000
 """Bytes a second of the relays' own, who so have nothing to give."""
 
 SIZE = 4 << 20
-
-
-def known_reachable(node: Recorded) -> None:
-    """As after an hour among strangers."""
-    node.node.relay.is_reachable = lambda: True  # type: ignore[method-assign]
 
 
 @dataclass

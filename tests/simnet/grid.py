@@ -16,7 +16,7 @@ from swarm.endpoint import Endpoint
 from swarm.events import DialFailed, PeerConnected
 from swarm.simnet.catalogue import KINDS, behind
 from swarm.simnet.internet import open_internet
-from tests.nodes import make_sample, node_on, seeding
+from tests.nodes import Recorded, make_sample, node_on, seeding
 
 SIZE = 2 << 20
 TRACKER_PORT = 6969
@@ -36,8 +36,14 @@ class Cell:
     reasons: tuple[str, ...] = ()
 
 
-async def reach(directory: Path, seed_kind: str, leech_kind: str, *, number: int = 1) -> Cell:
-    """One cell, in virtual time.  The seed is there before the leech; where one has IPv6 alone, all have."""
+def known_reachable(node: Recorded) -> None:
+    """As after an hour among strangers."""
+    node.node.relay.is_reachable = lambda: True  # type: ignore[method-assign]
+
+
+async def reach(directory: Path, seed_kind: str, leech_kind: str, *, number: int = 1, relayed: bool = False) -> Cell:
+    """One cell, in virtual time.  The seed is there before the leech; where one has IPv6 alone, all have.
+    With ``relayed`` the rendezvous relays."""
     async with open_internet(seed=number) as internet:
         ipv6 = KINDS[seed_kind].ipv6
         assert KINDS[leech_kind].ipv6 == ipv6
@@ -51,9 +57,11 @@ async def reach(directory: Path, seed_kind: str, leech_kind: str, *, number: int
         online = {"trackers": True, "mapping": True}
         async with (
             open_tracker(tracker_host, local, tracker),
-            node_on(middle, 10 * number, **online, download_rate=SLOW) as rendezvous,
+            node_on(middle, 10 * number, **online, download_rate=SLOW, relay_serve=relayed) as rendezvous,
             node_on(seed_host, 10 * number + 1, **online) as seed,
         ):
+            if relayed:
+                known_reachable(rendezvous)
             rendezvous.node.add(sample.metainfo, directory / "middle")
             await trio.sleep(1)
             await seeding(seed, sample)

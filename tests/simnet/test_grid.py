@@ -6,6 +6,7 @@ Times are virtual, with about 50 ms between any two hosts, from the start of the
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -42,8 +43,17 @@ v6pin       d      d    d
 """
 """Firewalls translate nothing, but what they let in has to be dialled from both ends, or through a pinhole."""
 
-CLASSES = {"tcp": "d", "utp": "d", "tcp-punched": "p", "utp-punched": "p", "predicted": "g", "birthday": "g", None: "-"}
-SECONDS = {"d": 1.5, "p": 1.5, "g": 4.0, "-": 61.0}
+CLASSES = {
+    "tcp": "d",
+    "utp": "d",
+    "tcp-punched": "p",
+    "utp-punched": "p",
+    "predicted": "g",
+    "birthday": "g",
+    "relayed": "r",
+    None: "-",
+}
+SECONDS = {"d": 1.5, "p": 1.5, "g": 4.0, "-": 61.0, "r": 8.0}
 """The most that a cell of each class may take."""
 
 
@@ -69,6 +79,15 @@ def test_who_reaches_whom(tmp_path: Path, seed: str, leech: str) -> None:
         cell = trio.run(reach, tmp_path, seed, leech, clock=MockClock(autojump_threshold=0))
     found = CLASSES[cell.path]
     assert (found, cell.seconds <= SECONDS[found]) == (expected, True), cell
+
+
+@pytest.mark.parametrize("seed,leech", [pair for pair, cell in CELLS.items() if cell == "-"])
+def test_who_cannot_meet_is_relayed(tmp_path: Path, seed: str, leech: str) -> None:
+    run = partial(reach, tmp_path, seed, leech, relayed=True)
+    with seeded_scheduler(1):
+        cell = trio.run(run, clock=MockClock(autojump_threshold=0))
+    found = CLASSES[cell.path]
+    assert (found, cell.seconds <= SECONDS[found]) == ("r", True), cell
 
 
 @pytest.mark.parametrize("seed,leech", [("cone", "cone"), ("symseq", "symseq"), ("cone", "symrand")])
