@@ -131,7 +131,8 @@ class Storage:
             index = self._unsynced.pop()
             try:
                 with storage_errors("write", self.path(index)):
-                    os.fdatasync(self._file(index).fd)
+                    file = self._file(index)  # kept while in use: another torrent may push it out of the table
+                    os.fdatasync(file.fd)
             except StorageError:
                 self._unsynced.add(index)
                 raise
@@ -271,7 +272,8 @@ class Extents:
     def _extent(self, index: int) -> _FileExtent | None:
         if index not in self._files:
             try:
-                size = os.fstat(self._storage._file(index).fd).st_size
+                file = self._storage._file(index)  # kept while in use, as below
+                size = os.fstat(file.fd).st_size
             except DataMissingError:
                 self._files[index] = None
             else:
@@ -284,7 +286,8 @@ class Extents:
             extent.hole = position
             try:
                 # The file is looked up each time: one pass may meet more files than may be open at once.
-                extent.data = os.lseek(self._storage._file(index).fd, position, os.SEEK_DATA)
+                file = self._storage._file(index)
+                extent.data = os.lseek(file.fd, position, os.SEEK_DATA)
             except OSError as error:
                 # ENXIO: no data up to the end.  Anything else: a file system that knows no holes.
                 extent.data = extent.size if error.errno == errno.ENXIO else position
