@@ -1,9 +1,10 @@
 """Who reaches whom, how soon and how: every pair of NATs, seed × leech, on kernel NATs.  Needs root.
 
-    python -m bench.reach [--worlds ours-ours,lt-lt] [--relay] [--kinds open,cone] [--pairs cone:symrand,...]
+    python -m bench.reach [--worlds ours-ours,lt-lt] [--relay | --turn] [--kinds open,cone] [--pairs cone:symrand,...]
 
 A world is SEED-LEECH, or SEED-LEECH-RENDEZVOUS, each "ours" or "lt" (libtorrent); the rendezvous is libtorrent's unless
-both others are ours.  In the world ours-ours-relay, which `--relay` asks for, the rendezvous relays.  A cell is what
+both others are ours.  In the world ours-ours-relay, which `--relay` asks for, the rendezvous relays; with `--turn` each
+of ours has a TURN server (coturn), which is written "turn" instead of "ours".  A cell is what
 `tests.netlab.grid` describes: seconds from the start of the leech's process to 2 MiB complete.  Each is added to the
 file of results as soon as it is measured, and what is there already is not measured again; `--show` measures nothing.
 Prints a matrix for each world, then what it adds up to; asserts nothing.  All 121 pairs in four worlds take more than
@@ -26,6 +27,7 @@ from bench.reach_table import report
 from tests.netlab.grid import KINDS, LIMIT, SAME, Unready, World, measure
 
 RELAY_WORLD = "ours-ours-relay"
+TURN_WORLDS = ("turn-turn", "turn-lt", "lt-turn")
 WORLDS = "ours-ours,ours-lt,lt-ours,lt-lt"
 
 
@@ -49,6 +51,9 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--relay", dest="worlds", action="store_const", const=(RELAY_WORLD,), help=f"the same as --worlds {RELAY_WORLD}"
+    )
+    parser.add_argument(
+        "--turn", dest="worlds", action="store_const", const=TURN_WORLDS, help=f"the same as {','.join(TURN_WORLDS)}"
     )
     parser.add_argument("--kinds", type=kinds_of, default=KINDS, metavar="K,...", help=f"all of {', '.join(KINDS)}")
     parser.add_argument("--pairs", type=pairs_of, metavar="S:L,...", help=f"only these; L may be {SAME}: on one LAN")
