@@ -29,7 +29,8 @@ class InFlight:
     """``size``: bytes not cumulatively acknowledged.  ``pipe``: those of them believed to be on the way.
 
     A packet is *sacked* (arrived, behind a hole), *lost* (to be sent again), or in the pipe.  ``timed`` is when the
-    newest packet acknowledged by the last call left, or None if it was sent more than once (Karn's rule).
+    newest packet acknowledged by the last call left, or None if it or one before it was sent more than once (Karn's
+    rule).
     """
 
     __slots__ = (
@@ -82,12 +83,19 @@ class InFlight:
         self.size += size
         self.pipe += size
 
+    def resent(self, count: int) -> int:
+        """How many of the first ``count`` packets have been sent more than once.
+
+        An ACK of such a packet was caused by its repair: whatever else it brings may have arrived long before.
+        """
+        return (self._resent & ((1 << count) - 1)).bit_count() if self._resent else 0
+
     def acknowledge(self, count: int) -> int:
         """The first ``count`` packets arrived; the bytes of those not known to have arrived before."""
         last = 1 << (count - 1)
         clean = not (self._sacked | self._lost)
         timed = self._advance_departures(count)
-        self.timed = None if (self._resent | self._sacked) & last else timed
+        self.timed = None if self.resent(count) or self._sacked & last else timed
         fresh = self._pop_clean(count) if clean else self._pop(count)
         self.first_seq = (self.first_seq + count) & SEQ_MASK
         self._sacked >>= count
@@ -134,12 +142,13 @@ class InFlight:
         overtaken = (1 << self._sacked.bit_length() >> 1) - 1
         return bool(overtaken & ~(self._sacked | self._lost))
 
-    def lose_first(self) -> bool:
-        """Declare the oldest packet lost (three duplicate ACKs) unless it was sent again already."""
-        if (self._lost | self._resent | self._sacked) & 1 or not self._payloads:
-            return False
-        self._mark_lost(1)
-        return True
+    def lose_first(self, count: int) -> int:
+        """Declare the oldest ``count`` packets lost, up to one that has arrived or was sent again; their bits."""
+        known = self._lost | self._resent | self._sacked
+        free = (known & -known).bit_length() - 1 if known else len(self._payloads)
+        lost = (1 << min(count, free, len(self._payloads))) - 1
+        self._mark_lost(lost)
+        return lost
 
     def lose_one(self, seq_nr: int) -> None:
         """Declare this packet lost: it never left."""

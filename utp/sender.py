@@ -50,7 +50,7 @@ class Sender:
         "_boundary",
         "_config",
         "_duplicate_acks",
-        "_force_one",
+        "_forced",
         "_heard",
         "_idle_since",
         "_limited",
@@ -97,7 +97,7 @@ class Sender:
         self._small_seq = -1  # the last packet sent that was not full, while in flight
         self._duplicate_acks = 0
         self._limited = False  # the congestion window held something back
-        self._force_one = False  # the first retransmission of an event leaves whatever the window says
+        self._forced = 0  # so many retransmissions leave whatever the window says
         self._heard = False  # anything at all since the last time-out
         self._idle_since = NEVER
         self._tail_probe_due = False
@@ -158,15 +158,18 @@ class Sender:
         """
         self._heard = True
         flight = self.flight
-        window_news = wnd_size != self.peer_window
+        window_news = wnd_size > self.peer_window  # what arrives out of order makes it smaller, as in libtorrent
         self.peer_window = wnd_size
+        repaired = flight.resent(count) if count else 0
         fresh = flight.acknowledge(count) if count else 0
         timed = flight.timed if count else None
         if sack:
             fresh += flight.sack(sack)
-            timed = flight.timed if fresh else timed
+            timed = flight.timed if fresh and not repaired else timed
         if fresh or count:
             self._on_progress(fresh, timed, delay, now)
+            if repaired:
+                self._on_repair(repaired)
         elif duplicate and flight and not sack and not window_news:
             self._on_duplicate_ack()
         if wnd_size == 0:
@@ -195,10 +198,23 @@ class Sender:
             self.congestion.on_ack(fresh, delay, self.rtt.smoothed, self._limited, now)
         self._arm(now)
 
+    def _on_repair(self, repaired: int) -> None:
+        """Packets sent again have arrived: let as many go again as that, and one more (RFC 6937 §3.1).
+
+        libtorrent's selective ACK has only as many bits as packets wait behind the hole, and ends in the midst of it
+        or soon after.  What arrived further on seems to be on the way and fills the window; and where no bit is set at
+        all, what is now the oldest packet has been overtaken since the loss was noticed (RFC 6582 §3.2).
+        """
+        flight = self.flight
+        if not flight.lost and 0 < (self._recover_seq - flight.first_seq) & SEQ_MASK < HALF:
+            self._on_losses(flight.lose_first(repaired + 1))
+        if flight.lost:
+            self._forced = max(self._forced, repaired + 1)
+
     def _on_duplicate_ack(self) -> None:
         self._duplicate_acks += 1
-        if self._duplicate_acks == DUPLICATES and self.flight.lose_first():
-            self._on_losses(1)
+        if self._duplicate_acks == DUPLICATES and (lost := self.flight.lose_first(1)):
+            self._on_losses(lost)
 
     def _find_losses(self, threshold: int, now: float) -> None:
         news = self.flight.detect_losses(threshold)
@@ -217,7 +233,7 @@ class Sender:
                 self.mtu.probe_lost()
                 lost ^= probe  # says nothing about congestion
         newest = flight.first_seq + lost.bit_length() - 1
-        self._force_one = True
+        self._forced = max(self._forced, 1)
         if lost and (newest - self._recover_seq) & SEQ_MASK < HALF:
             self.congestion.on_loss()
             self._recover_seq = flight.next_seq
@@ -271,7 +287,7 @@ class Sender:
             self._doubt_path()
         self.congestion.on_timeout(again=self.timeouts > 1)
         self._recover_seq = self.flight.next_seq
-        self._force_one = True
+        self._forced = max(self._forced, 1)
 
     def datagram_too_big(self, size: int) -> None:
         """The kernel refused a packet of ``size`` bytes: nothing left, so its data goes again at once."""
@@ -283,7 +299,7 @@ class Sender:
             self.congestion.mss = self.mss
         else:
             return
-        self._force_one = True
+        self._forced = max(self._forced, 1)
 
     def _doubt_path(self) -> None:
         """A large packet will not get through: is it because of its size?  Search again.
@@ -299,7 +315,7 @@ class Sender:
     def next_run(self, now: float) -> Run | None:
         """The next packets to leave, already counted as in flight; None when there are none for now."""
         if self.flight.lost:
-            self._force_one |= self._tail_probe_due
+            self._forced = max(self._forced, int(self._tail_probe_due))
             self._tail_probe_due = False
             run = self._resend()
         elif self._tail_probe_due:
@@ -323,10 +339,10 @@ class Sender:
                 limit = max_run_packets(size)
             elif len(payload) != size or len(payloads) == limit:
                 break
-            if flight.pipe + size > window and flight.pipe and not self._force_one:
+            if flight.pipe + size > window and flight.pipe and not self._forced:
                 self._limited = True  # or after a time-out the window would stay at one packet until all has gone again
                 break
-            self._force_one = False
+            self._forced = max(self._forced - 1, 0)
             flight.resend_lost()
             seq_nrs.append(seq_nr)
             payloads.append(payload)

@@ -101,6 +101,43 @@ def test_silence_ends_the_connection() -> None:
     assert solo.endpoint.statistics().connections == 0
 
 
+def test_a_burst_is_repaired_where_the_selective_ack_ends_before_the_last_arrival() -> None:
+    """libtorrent tells of 96 packets only: what arrived behind them seems to be on the way and fills the window."""
+    solo = Solo(100, 1000, config=UtpConfig(mtu_probing=False, slowdowns=False, initial_window=170))
+    connection = solo.connected()
+    connection.send(bytes(170 * MSS))
+    assert len(solo.sent()) == 170
+    missing, rounds = set(range(1001, 1081)), 0
+    while missing and rounds < 30:
+        rounds += 1
+        told = min(missing)
+        reach = sum(1 << (seq - told - 1) for seq in range(told + 1, min(told + 97, 1251)) if seq not in missing)
+        solo.now += 0.1
+        solo.feed(packet("STATE", 100, 5000, told - 1, sack=reach))
+        missing -= {int(text.split()[2].partition("/")[0]) for text in solo.sent()}
+    assert rounds <= 10, "each repair lets two more leave"
+    solo.now += 0.1
+    solo.feed(packet("STATE", 100, 5000, 1170))
+    assert connection.statistics().round_trip < 0.11, "what was told late did not travel that long"
+
+
+def test_a_hole_wider_than_the_selective_ack_is_repaired_at_a_growing_pace() -> None:
+    """libtorrent sends as many bits as packets wait behind the hole: here they are all zero."""
+    solo = Solo(100, 1000, config=UtpConfig(mtu_probing=False, slowdowns=False, initial_window=170))
+    connection = solo.connected()
+    connection.send(bytes(170 * MSS))
+    solo.sent()
+    missing, rounds = set(range(1001, 1121)), 0
+    solo.feed(*[packet("STATE", 100, 5000, 1000, wnd_size=(1 << 20) - n * MSS) for n in range(50)])
+    while missing and rounds < 30:
+        rounds += 1
+        missing -= {int(text.split()[2].partition("/")[0]) for text in solo.sent()}
+        solo.now += 0.1
+        solo.feed(packet("STATE", 100, 5000, min(missing, default=1171) - 1, wnd_size=(1 << 20) - 50 * MSS))
+    assert rounds == 15, "1 + 2 + … + 15 = 120: one more with each ACK, of which there is one in a round"
+    assert connection.statistics().packets_retransmitted <= 170
+
+
 def test_the_window_halves_at_most_once_per_round_trip() -> None:
     solo, connection = sending(20)
     before = connection.statistics().congestion_window  # type: ignore[attr-defined]
