@@ -210,10 +210,9 @@ class Turned:
         if now < self._hidden_since + PRESENT_AFTER:
             return
         self._wanted_until = max(self._wanted_until, now + PERMIT_EVERY)
-        if not self._turning.ports and self._turning.running:
-            if now >= self._open_at:
-                self._open_at = now + PERMIT_EVERY
-                self._turning.start_soon(self._open)
+        if not self._turning.ports and self._turning.running and now >= self._open_at:
+            self._open_at = now + PERMIT_EVERY
+            self._turning.start_soon(self._open)
 
     async def _open(self) -> None:
         try:

@@ -339,7 +339,7 @@ async def test_a_public_lan_is_routed_without_translation(autojump_clock: MockCl
 
 
 def test_the_catalogue_has_the_kinds_of_the_matrix() -> None:
-    kinds = "open fullcone restricted cone symseq symrand udpblock upnp natpmp pcp cgn cgnsym"
+    kinds = "open fullcone restricted cone symseq symrand udpblock upnp natpmp pcp cgn cgnsym v6open v6fw v6pin"
     assert list(KINDS) == kinds.split()
 
 
