@@ -22,7 +22,7 @@ from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError, UsageError
 from swarm.events import Emit, Warned
 from swarm.net.network import Network
-from swarm.net.turn import open_allocation
+from swarm.net.turn_opening import open_allocation
 from swarm.wire.handshake import Handshake
 from swarm.wire.turn_uri import TurnServer, parse_turn_uri
 

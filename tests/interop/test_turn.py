@@ -14,11 +14,13 @@ import pytest
 import trio
 
 import swarm.net.turn_client as turn_client
+import swarm.net.turn_peers as turn_peers
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.net.network import DatagramSocket, Outgoing
 from swarm.net.network import Path as NetPath
-from swarm.net.turn import TurnSocket, open_allocation
+from swarm.net.turn import TurnSocket
+from swarm.net.turn_opening import open_allocation
 from swarm.wire.turn_uri import parse_turn_uri
 from tests.interop.clients import child, free_port, wait_until
 from tests.loopback import LoopbackNetwork
@@ -118,7 +120,7 @@ async def test_a_wrong_password_is_refused_and_not_logged(tmp_path: Path) -> Non
 
 async def test_nonces_run_out_and_short_lives_are_prolonged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """coturn's shortest nonce lives a second here, its permissions and channels three, its allocations six."""
-    monkeypatch.setattr(turn_client, "RENEW_AFTER", 1.0)
+    monkeypatch.setattr(turn_peers, "RENEW_AFTER", 1.0)
     monkeypatch.setattr(turn_client, "LOOK", 0.5)
     options = ["--stale-nonce=1", "--permission-lifetime=3", "--channel-lifetime=3", "--max-allocate-lifetime=6"]
     network = LoopbackNetwork()

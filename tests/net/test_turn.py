@@ -14,8 +14,11 @@ from trio.testing import MockClock
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.net.network import DatagramSocket, Outgoing, Path
-from swarm.net.turn import TurnSocket, open_allocation
-from swarm.net.turn_client import MAX_CHANNELS, PATIENCE, QUIET
+from swarm.net.turn import TurnSocket
+from swarm.net.turn_client import QUIET
+from swarm.net.turn_opening import open_allocation
+from swarm.net.turn_peers import MAX_CHANNELS
+from swarm.net.turn_requests import PATIENCE
 from swarm.simnet.host import Host
 from swarm.simnet.internet import Internet, open_internet
 from swarm.simnet.link import Link
