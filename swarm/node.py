@@ -459,7 +459,7 @@ class Node:
         return torrent.admission if torrent is not None else None
 
     def _expects(self, remote: Endpoint) -> bool:
-        return any(torrent.punching.expects(remote) for torrent in self.torrents.values())
+        return any(torrent.ways.punching.expects(remote) for torrent in self.torrents.values())
 
     def _datagrams(self) -> Datagrams:
         port = self._udp.get(4)

@@ -81,7 +81,7 @@ def _for_others(torrents: Iterable[Torrent]) -> ForOthers:
     introduced, dialled_back = Counter[str](), Counter[str]()
     introductions_refused, probes_refused = Counter[str](), Counter[str]()
     for torrent in torrents:
-        meetings, probes = torrent.meetings.statistics(), torrent.reaching.statistics()
+        meetings, probes = torrent.ways.meetings.statistics(), torrent.ways.reaching.statistics()
         introduced.update(asked=meetings.asked, gone=meetings.gone)
         dialled_back.update(helped=probes.helped, dialled=probes.dialled)
         introductions_refused.update(meetings.refused)

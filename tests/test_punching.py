@@ -77,7 +77,7 @@ async def test_two_cones_meet_through_a_stranger_within_a_second_and_a_half(
         assert leech.of(PunchAsked, role="initiator", introducer=swarm.middle)
         assert swarm.seed.of(PunchAsked, role="target", introducer=swarm.middle)
         assert swarm.introducer.of(RendezvousRelayed)
-        assert swarm.introducer.node.torrents[torrent.info_hash].punching.statistics().connected >= 1
+        assert swarm.introducer.node.torrents[torrent.info_hash].ways.punching.statistics().connected >= 1
         paths = {event.path for event in leech.of(PeerConnected, endpoint=swarm.outside(swarm.seed_host))}
         assert paths <= {"utp-punched", "tcp-punched"} and paths
 
@@ -125,7 +125,7 @@ async def test_an_introducer_held_by_tcp_is_swapped_for_one_over_utp_where_only_
         home = swarm.internet.router("leech-home", renumbering)
         async with node_on(swarm.internet.host("leech", router=home), 3) as leech:
             torrent = leech.node.add(swarm.sample.metainfo, tmp_path / "leech")
-            torrent.punching.predict = None  # as with an introducer that is not ours
+            torrent.ways.punching.predict = None  # as with an introducer that is not ours
             known = torrent.admission.peers.add(swarm.middle, "tracker", trio.current_time())
             assert known is not None
             known.good_path = "tcp"  # as an earlier run left it

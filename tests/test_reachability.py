@@ -161,7 +161,7 @@ async def test_one_helper_alone_proves_nothing(autojump_clock: MockClock, tmp_pa
         await trio.sleep(QUIET - 60)
         assert there.verdicts() == {"tcp4": None, "utp4": None}
         (torrent,) = there.helpers[0].node.torrents.values()
-        assert torrent.reaching.statistics().refused["no-dialler"] > 4, "it was asked"
+        assert torrent.ways.reaching.statistics().refused["no-dialler"] > 4, "it was asked"
 
 
 async def test_two_helpers_that_have_us_dialled_in_vain_are_not_enough(
@@ -244,13 +244,13 @@ async def test_an_asker_cannot_have_others_dialled(autojump_clock: MockClock, tm
         victim = there.internet.host("victim")
         await trio.sleep(FOUND_OUT + REST)
         (torrent,) = there.helpers[0].node.torrents.values()
-        before = torrent.reaching.statistics()
+        before = torrent.ways.reaching.statistics()
         now = trio.current_time()
         reach = reach_of(there.at_helper())
         for number, target in enumerate((victim.ipv4, "127.0.0.1", "10.0.0.1", "224.0.0.1")):
             reach.receive_untrusted(Probe("tcp", Endpoint(target, PORT), nonce(number)).encode(), now)
         await trio.sleep(10)
-        after = torrent.reaching.statistics()
+        after = torrent.ways.reaching.statistics()
         assert after.refused["not-yours"] - before.refused.get("not-yours", 0) == 4
         assert packets_to(there, victim) == 0
 
@@ -269,14 +269,14 @@ async def test_a_helper_that_lies_has_a_few_endpoints_dialled_once_each(
         for number, target in enumerate(inside):
             forward = Forward(transport, Endpoint(target, PORT), nonce(number))
             reach.receive_untrusted(forward.encode(), trio.current_time())
-        assert torrent.reaching.statistics().refused == {"failed": len(inside)}
+        assert torrent.ways.reaching.statistics().refused == {"failed": len(inside)}
         await trio.sleep(REST)
         for number, host in enumerate(victims):
             forward = Forward(transport, Endpoint(host.ipv4, PORT), nonce(100 + number))
             reach.receive_untrusted(forward.encode(), trio.current_time())
         await trio.sleep(DIAL_SECONDS + 1)
         dialled = [packets for host in victims if (packets := packets_to(there, host))]
-        assert len(dialled) == torrent.reaching.statistics().dialled == ASKED_BURST
+        assert len(dialled) == torrent.ways.reaching.statistics().dialled == ASKED_BURST
         assert max(dialled) <= 4, "of 20 to 60 bytes each"
         assert reach.ignored["too-many-forwards"] == len(victims) - ASKED_BURST
 
@@ -336,8 +336,8 @@ async def test_a_node_that_is_dialling_back_closes_at_once(autojump_clock: MockC
             (helper,) = torrent.connections
             forward = Forward("utp", Endpoint(there.internet.free_ipv4(), PORT), nonce(1))
             reach_of(helper).receive_untrusted(forward.encode(), trio.current_time())
-            assert torrent.reaching.statistics().dialled >= 1
+            assert torrent.ways.reaching.statistics().dialled >= 1
             await trio.sleep(1)
             leaving = trio.current_time()
         assert trio.current_time() - leaving < 3
-        assert not torrent.reaching.able("utp", ipv6=False)
+        assert not torrent.ways.reaching.able("utp", ipv6=False)

@@ -23,7 +23,7 @@ SLOW = 1000
 def left_of(host: str, node: Node) -> list[object]:
     """What a node still holds of meetings, or of a peer seen at ``host``."""
     (torrent,) = node.torrents.values()
-    agreements, reaching = torrent.meetings._agreements, torrent.reaching
+    agreements, reaching = torrent.ways.meetings._agreements, torrent.ways.reaching
     desks = [
         agreements._meetings,
         agreements._attending,

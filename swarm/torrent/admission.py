@@ -215,7 +215,7 @@ class Admission:
         return self._punching if self.public else None
 
     @punching.setter
-    def punching(self, punching: Punching) -> None:
+    def punching(self, punching: Punching | None) -> None:
         self._punching = punching
 
     def relaying_to(self, peer: KnownPeer) -> Relaying | None:

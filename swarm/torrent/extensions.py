@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from swarm.connect.punching import Introducer, Punching
-from swarm.connect.reaching import Reaching
-from swarm.connect.relaying import Relaying
+from swarm.connect.punching import Introducer
 from swarm.ext.extension import Extension, Say
 from swarm.ext.holepunch import Holepunch
 from swarm.ext.metadata import Metadata
@@ -18,12 +16,11 @@ from swarm.ext.reach import Reach
 from swarm.ext.relay import Relay
 from swarm.ext.turned import Turned
 from swarm.peer import PeerConnection
-from swarm.torrent.admission import Admission
 from swarm.torrent.connections import Connections
 from swarm.torrent.gossip import Gossip
 from swarm.torrent.lent import Lent
-from swarm.torrent.meetings import Meetings
 from swarm.torrent.metasource import MetadataSource
+from swarm.torrent.ways import Ways
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +29,8 @@ class Shared:
 
     lent: Lent
     connections: Connections
-    admission: Admission
     metadata: MetadataSource
-    punching: Punching
-    meetings: Meetings
-    reaching: Reaching
-    relaying: Relaying
+    ways: Ways
 
 
 class Kind(NamedTuple):
@@ -60,31 +53,33 @@ EXTENSIONS = (
         Pex.NAME,
         True,
         lambda lent: lent.config.pex,
-        lambda say, peer, shared: Pex(say, Gossip(peer, shared.connections, shared.admission), peer, shared.lent.rng),
+        lambda say, peer, shared: Pex(
+            say, Gossip(peer, shared.connections, shared.ways.admission), peer, shared.lent.rng
+        ),
     ),
     Kind(
         Holepunch.NAME,
         True,
         lambda lent: lent.config.punch,
-        lambda say, peer, shared: shared.punching.extension(say, peer),
+        lambda say, peer, shared: shared.ways.punching.extension(say, peer),
     ),
     Kind(
         Reach.NAME,
         True,
         lambda lent: True,
-        lambda say, peer, shared: shared.reaching.extension(say, peer),
+        lambda say, peer, shared: shared.ways.reaching.extension(say, peer),
     ),
     Kind(
         Punch.NAME,
         True,
         lambda lent: lent.config.punch and lent.config.utp,
-        lambda say, peer, shared: shared.meetings.extension(say, peer),
+        lambda say, peer, shared: shared.ways.meetings.extension(say, peer),
     ),
     Kind(
         Relay.NAME,
         True,
         lambda lent: lent.relay.is_client or lent.config.relay_serve,
-        lambda say, peer, shared: shared.relaying.extension(say, Introducer(peer, say), peer.freight),
+        lambda say, peer, shared: shared.ways.relaying.extension(say, Introducer(peer, say), peer.freight),
     ),
 )
 
@@ -96,9 +91,9 @@ def equip(peer: PeerConnection, shared: Shared) -> None:
         return lambda say: kind.make(say, peer, shared)
 
     for kind in EXTENSIONS:
-        if kind.wanted(shared.lent) and (shared.admission.public or not kind.public):
+        if kind.wanted(shared.lent) and (shared.ways.admission.public or not kind.public):
             peer.extensions.add(kind.name, make(kind))
-    if peer.identity.path == "turn" and shared.admission.public:
+    if peer.identity.path == "turn" and shared.ways.admission.public:
         peer.extensions.add(Turned.NAME, lambda say: Turned())
 
 

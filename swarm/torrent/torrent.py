@@ -12,42 +12,35 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from weakref import WeakSet
 
 import trio
 
 from swarm.bitfield import Bitfield
-from swarm.connect.punching import Punching
-from swarm.connect.reaching import Reaching
-from swarm.connect.relaying import Relaying
 from swarm.discover.trackers import TrackerStatus
 from swarm.endpoint import Endpoint
 from swarm.errors import StorageError, SwarmError, UsageError
 from swarm.events import StorageFailed, TorrentAdded, TorrentChecked, TorrentCompleted, Warned
-from swarm.ext.holepunch import Holepunch
 from swarm.identity import Culprit
 from swarm.peer import PeerConnection
 from swarm.peerlist import HUNG_UP
 from swarm.ratelimit import TokenBucket
-from swarm.torrent.admission import Admission
 from swarm.torrent.beginning import Beginning
 from swarm.torrent.choker import Choker
 from swarm.torrent.connections import Connections
 from swarm.torrent.content import Content
 from swarm.torrent.exchange import Exchange, Limits
 from swarm.torrent.extensions import Shared, equip, fall_silent
+from swarm.torrent.greeting import greeting, whereabouts
 from swarm.torrent.keeping import Totals
 from swarm.torrent.lent import Lent
 from swarm.torrent.magnet import Magnet
-from swarm.torrent.meetings import Meetings
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.metasource import MetadataSource
 from swarm.torrent.picker import Picker
 from swarm.torrent.seedlinks import kept_between_seeds
 from swarm.torrent.selection import Selection
 from swarm.torrent.sources import Sources
-from swarm.torrent.turned import Turned
-from swarm.torrent.uploader import MAX_QUEUED
+from swarm.torrent.ways import Ways
 from swarm.wire.extended import ExtendedHandshake
 
 FEW_PEERS = 5
@@ -124,52 +117,9 @@ class Torrent:
             (lent.download_limit, TokenBucket(download_rate)), (lent.upload_limit, TokenBucket(upload_rate))
         )
         self._connections = Connections()
-        self.admission = Admission(self.info_hash, lent, self._connections, self._equip)
-        self.meetings = Meetings(self.info_hash, lent, self._connections, self.admission)
-        self.punching = Punching(
-            self.info_hash,
-            self._connections,
-            emit=lent.emit,
-            owns=self.admission.peers.owns,
-            shoot=self.admission.shoot,
-            swap=self.admission.swap,
-            predict=self.meetings.reach if lent.config.utp else None,
-            mapping=lent.standing.mapping,
-        )
-        if lent.config.punch:
-            self.admission.punching = self.punching
-        self.reaching = Reaching(
-            self.info_hash,
-            self._connections,
-            standing=lent.standing,
-            back_dialer=lent.back_dialer,
-            rng=lent.rng,
-        )
-        self._introducers: WeakSet[PeerConnection] = WeakSet()
-        self.relaying = Relaying(
-            self.info_hash,
-            lent.relay,
-            lent.rng,
-            wants=self.admission.wants_circuit,
-            welcome=lent.welcome,
-            relays_changed=self.admission.relays_changed,
-        )
-        if lent.relay.is_client:
-            self.admission.relaying = self.relaying
-        self.turned = Turned(self.info_hash, lent, self._connections, self.admission, self.meetings)
-        self.meetings.relayed_heard = self.turned.heard
-        self.meetings.missed = self.turned.missed
-        self.admission.turned = self.turned
-        self._shared = Shared(
-            lent,
-            self._connections,
-            self.admission,
-            self.metadata,
-            self.punching,
-            self.meetings,
-            self.reaching,
-            self.relaying,
-        )
+        self.ways = Ways(self.info_hash, lent, self._connections, self._equip)
+        self.admission = self.ways.admission
+        self._shared = Shared(lent, self._connections, self.metadata, self.ways)
         self._sources = Sources(self.info_hash, lent, self.admission.found, counters=self)
         self._content: Content | None = None
         self._exchange: Exchange | None = None
@@ -227,9 +177,7 @@ class Torrent:
         """The metadata is there: from now on this is a torrent like any other."""
         select = self._select(metainfo) if callable(self._select) else self._select
         if metainfo.private:
-            self.admission.become_private()
-            self.meetings.stop()
-            self.turned.stop()
+            self.ways.become_private()
             self._sources.become_private()
         for peer in self._connections:
             silent = fall_silent(peer) if metainfo.private else {}
@@ -290,9 +238,7 @@ class Torrent:
         """
         if self.state != "failed":
             self.state = "stopped"
-        self.admission.shut("stopped")
-        self.meetings.stop()
-        self.turned.stop()
+        self.ways.shut("stopped")
         self.metadata.stop()
         try:
             await self._connections.wait_left()  # while the sockets are there to say goodbye through
@@ -373,10 +319,7 @@ class Torrent:
             return
         if self._connections:
             self._connections.tick(now, self._config.idle_timeout, self._lent.standing.nat_tests.keep_alive)
-            self.admission.tick(now)
-            self.reaching.tick(now)
-            self.relaying.tick(now)
-            self.turned.tick(now)
+            self.ways.tick(now)
             if self._exchange is not None:
                 self._exchange.tick(now)
         if self._exchange is not None and self._content is not None and self._content.keeping.due(now):
@@ -534,9 +477,7 @@ class Torrent:
     def _fail(self, error: SwarmError, reason: str) -> None:
         self.state = "failed"
         self.error = error
-        self.admission.shut(reason)
-        self.meetings.stop()
-        self.turned.stop()
+        self.ways.shut(reason)
         self._lent.work.start_soon(self._sources.stop)
         for event in (self._failed, self._learnt, self._checked, self._settled):
             event.set()
@@ -544,22 +485,16 @@ class Torrent:
     def addresses_changed(self) -> None:
         """Tell connected peers where we are now (BEP 10)."""
         for peer in self._connections:
-            ipv4, ipv6 = self._other_addresses(peer)
-            port = self._lent.standing.port_for(peer.identity.endpoint) or None
-            peer.tell(ExtendedHandshake(m=peer.extensions.m, p=port, ipv4=ipv4, ipv6=ipv6))
+            peer.tell(whereabouts(peer, self._lent))
 
     def condemned(self, culprit: Culprit) -> None:
         self.admission.condemned(culprit)
 
     def extended_handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
-        self.turned.marked(peer)
-        self.admission.told_addresses(peer, theirs)
+        self.ways.handshake_received(peer, theirs)
         if theirs.yourip is not None and peer.identity.path not in ("relayed", "turn"):
             self._lent.standing.address_seen(peer.identity.endpoint.host, theirs.yourip, source="bep10")
         self.metadata.joined(peer)
-        if peer.extensions.speaks(Holepunch.NAME) and peer not in self._introducers:
-            self._introducers.add(peer)  # once: each time, everybody who lacked an introducer is dialled again at once
-            self.admission.introducers_changed()
 
     def kept_between_seeds(self) -> Collection[PeerConnection]:
         return kept_between_seeds(self._connections, hidden=self._lent.standing.is_hidden())
@@ -575,22 +510,5 @@ class Torrent:
         equip(peer, self._shared)
         if not peer.identity.handshake.extended:
             self.metadata.joined(peer)
-        endpoint, lent = peer.identity.endpoint, self._lent
-        ipv4, ipv6 = self._other_addresses(peer)
-        return ExtendedHandshake(
-            m=peer.extensions.m,
-            v=self._config.client_name,
-            p=lent.standing.port_for(endpoint) or None,
-            reqq=MAX_QUEUED,
-            yourip=endpoint.host.partition("%")[0],
-            ipv4=ipv4,
-            ipv6=ipv6,
-            metadata_size=len(self.metainfo.info_bytes) if self._content is not None else None,
-            upload_only=True if self.state == "seeding" else None,
-            e=True if self._config.encryption == "require" else None,
-        )
-
-    def _other_addresses(self, peer: PeerConnection) -> tuple[str | None, str | None]:
-        """Our IPv4 and IPv6 address, without that of the family in which the peer sees us."""
-        over_ipv6, own = peer.identity.endpoint.is_ipv6, self._lent.standing.own_address
-        return (own(False), None) if over_ipv6 else (None, own(True))
+        size = len(self.metainfo.info_bytes) if self._content is not None else None
+        return greeting(peer, self._lent, metadata_size=size, seeding=self.state == "seeding")
