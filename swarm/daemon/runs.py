@@ -1,0 +1,155 @@
+"""Which torrents run, and with what limits: an `Entry` gets its `Torrent`, and loses it again.
+
+Whoever wants that to change says so in the entry and calls `Runs.arrange`, which decides at once; carrying it out may
+take longer.  What may run is `swarm.daemon.policy`; why it should not, everybody else's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from swarm.daemon.entry import Entry, Wishes
+from swarm.daemon.options import Options
+from swarm.daemon.policy import allowed
+from swarm.daemon.roster import Roster
+from swarm.daemon.tally import Tally
+from swarm.daemon.wanted import select
+from swarm.errors import StorageError
+from swarm.node import Node
+from swarm.torrent.metainfo import Tiers
+
+STARTS_AT_ONCE = 16
+"""Torrents started before others have their turn."""
+
+
+class Runs:
+    """What runs on ``node``, of the torrents in ``roster``."""
+
+    def __init__(self, node: Node, options: Options, roster: Roster, tally: Tally, nursery: trio.Nursery) -> None:
+        self.node = node
+        self.options = options
+        """Changed by `apply` only."""
+        self._roster = roster
+        self._tally = tally
+        self._nursery = nursery
+        self.apply()
+
+    # -- what runs --------------------------------------------------------------------------------------------------
+
+    def arrange(self) -> None:
+        """Have those run that may, and no others."""
+        may = allowed(self._roster.queue, self.options, trio.current_time())
+        for entry in self._roster.queue:
+            entry.allowed = entry in may
+            self._settle(entry)
+
+    async def arrange_first(self) -> None:
+        """The same for all at the start of the daemon, a few at a time."""
+        may = allowed(self._roster.queue, self.options, trio.current_time())
+        for count, entry in enumerate(tuple(self._roster.queue)):
+            entry.allowed = entry in may
+            self._settle(entry)
+            if count % STARTS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
+
+    def restart(self, entry: Entry) -> None:
+        """Stop it, in the background, even if it is to run then; for a torrent that has failed."""
+        self._nursery.start_soon(self._carry_out, entry, True)
+
+    def _settle(self, entry: Entry) -> None:
+        if entry.lock.locked() or entry.job is not None:
+            return  # whoever has it looks at its end
+        if entry.allowed and entry.torrent is None:
+            self._run(entry)
+        elif not entry.allowed and entry.torrent is not None:
+            self._nursery.start_soon(self._carry_out, entry)
+
+    async def _carry_out(self, entry: Entry, anew: bool = False) -> None:
+        """Bring it to what is wished by now; ``anew`` stops it even if it is to run."""
+        async with entry.lock:
+            while entry.job is None:
+                if entry.torrent is not None and (anew or not entry.allowed):
+                    anew = False
+                    await self.halt(entry)
+                elif entry.torrent is None and entry.allowed:
+                    self._run(entry)
+                else:
+                    return
+
+    def _run(self, entry: Entry) -> None:
+        wishes = entry.wishes
+        entry.torrent = torrent = self.node.add(entry.source, entry.directory, select=select(entry), peers=entry.peers)
+        self._tally.started(entry)
+        if wishes.high or wishes.low:
+            torrent.choose(select(entry), high=wishes.high, low=wishes.low)
+        self._apply_limits(entry)
+        if self._default_trackers(entry):
+            self._nursery.start_soon(self._announce_to, entry)
+
+    async def halt(self, entry: Entry) -> None:
+        """Take it out of the node; called with its lock held.  What it counted and has is kept."""
+        torrent = entry.torrent
+        if torrent is None:
+            return
+        try:
+            await self.node.remove(torrent)
+        except StorageError as error:
+            entry.problem = str(error)
+        self._tally.ended(entry)
+        if torrent.have is not None:
+            entry.kept_have = torrent.have.copy()
+        entry.torrent = None
+
+    # -- what holds for those that run ------------------------------------------------------------------------------
+
+    def apply(self, **changes: Any) -> None:
+        """Replace some of the options, by name; they hold at once."""
+        self.options = options = replace(self.options, **changes)
+        if options.alternative_rates:
+            self.node.set_rates(options.alternative_download_rate, options.alternative_upload_rate)
+        else:
+            self.node.set_rates(
+                options.download_rate if options.download_limited else 0,
+                options.upload_rate if options.upload_limited else 0,
+            )
+        self.node.max_connections = options.peer_limit
+        for entry in self._roster.entries.values():
+            self._apply_limits(entry)
+
+    def apply_wishes(self, entry: Entry, before: Wishes) -> None:
+        """The user wishes something else of it than ``before``."""
+        wishes, torrent = entry.wishes, entry.torrent
+        if torrent is None:
+            return
+        self._apply_limits(entry)
+        if (wishes.unwanted, wishes.high, wishes.low) != (before.unwanted, before.high, before.low):
+            torrent.choose(select(entry), high=wishes.high, low=wishes.low)
+        if wishes.trackers != before.trackers:
+            self._nursery.start_soon(self._announce_to, entry)
+
+    def learnt_metadata(self, entry: Entry) -> None:
+        """It is known now whether it is private."""
+        if self._default_trackers(entry):
+            self._nursery.start_soon(self._announce_to, entry)
+
+    def _apply_limits(self, entry: Entry) -> None:
+        wishes, torrent = entry.wishes, entry.torrent
+        if torrent is not None:
+            torrent.set_rates(
+                wishes.download_rate if wishes.download_limited else 0,
+                wishes.upload_rate if wishes.upload_limited else 0,
+                alone=not wishes.honours_session_limits,
+            )
+            limit = wishes.peer_limit
+            torrent.admission.max_peers = self.options.peer_limit_per_torrent if limit is None else limit
+
+    async def _announce_to(self, entry: Entry) -> None:
+        if entry.torrent is not None:
+            await entry.torrent.set_trackers(entry.trackers + self._default_trackers(entry))
+
+    def _default_trackers(self, entry: Entry) -> Tiers:
+        public = entry.metainfo is not None and not entry.metainfo.private
+        return self.options.default_trackers if public else ()
