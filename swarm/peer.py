@@ -1,7 +1,7 @@
 """One connection to one peer: a stream, the wire codec, the two halves of the exchange.
 
-Two tasks.  The reader feeds the codec and dispatches; back-pressure is *not reading*.  The writer sends small messages
-first and chooses blocks late.  Which blocks to ask for, who is unchoked and what happens to a finished piece is the
+Two tasks.  The reader feeds the codec and dispatches; back-pressure is *not reading*.  The writer is
+`swarm.peerwriter`.  Which blocks to ask for, who is unchoked and what happens to a finished piece is the
 torrent's business (`TorrentSide`); which peers to dial is nobody's business here.
 
 A connection may stand before the torrent's metadata is there (BEP 9).  Then its extensions work already, what the peer
@@ -18,10 +18,10 @@ import trio
 
 from swarm.bitfield import Bitfield
 from swarm.errors import RemoteError, RemoteProtocolError
-from swarm.ext.freight import Freight
 from swarm.ext.negotiated import Extensions
 from swarm.identity import Identity
-from swarm.net.network import Buffer, ReceivesInto, SendsVectored, Stream, TellsRoundTrip
+from swarm.net.network import ReceivesInto, Stream, TellsRoundTrip
+from swarm.peerwriter import Library, PeerWriter
 from swarm.ratelimit import TokenBucket, grant_all, take_all
 from swarm.torrent.claims import Claims
 from swarm.torrent.downloader import Copies, Downloader
@@ -34,7 +34,6 @@ from swarm.wire.handshake import client_name
 from swarm.wire.messages import (
     AllowedFast,
     BitfieldMessage,
-    Block,
     Cancel,
     Choke,
     Extended,
@@ -51,7 +50,6 @@ from swarm.wire.messages import (
     Requests,
     Suggest,
     Unchoke,
-    piece_header,
 )
 
 KEEP_ALIVE_AFTER = 110.0
@@ -59,18 +57,6 @@ KEEP_ALIVE_AFTER = 110.0
 
 SHRINK_AFTER = 2.0
 """Seconds without receiving anything after which a buffer that had grown is given back."""
-
-MAX_OUTBOX = 1 << 20
-"""Bytes of small messages that a peer may leave unread before it is dropped ("slow-reader")."""
-
-MIN_BATCH = 16 << 10
-MAX_BATCH = 1 << 20
-"""Bytes of blocks handed to the stream at once: doubled while the stream takes them within FAST_SEND seconds, halved
-beyond SLOW_SEND, because what waits behind a batch (requests, haves, chokes) waits as long as the batch takes."""
-
-FAST_SEND = 0.02
-SLOW_SEND = 0.2
-
 
 MAX_CLAIMS = 16
 """Bitfields, have-alls and have-nones a second: five bytes may cost as many counts as the torrent has pieces."""
@@ -89,7 +75,7 @@ RATE_SECONDS = 10.0
 """Seconds over which rates are averaged, exponentially: what the choker compares."""
 
 
-class TorrentSide(Protocol):
+class TorrentSide(Library, Protocol):
     """What a connection needs of its torrent."""
 
     @property
@@ -101,12 +87,6 @@ class TorrentSide(Protocol):
     @property
     def download_limits(self) -> tuple[TokenBucket, ...]:
         """Empty while unlimited."""
-
-    @property
-    def upload_limits(self) -> tuple[TokenBucket, ...]: ...
-
-    async def read_blocks(self, run: Sequence[Block]) -> list[Buffer]:
-        """The bytes of blocks that lie within one verified piece."""
 
     def pieces_filled(self, peer: PeerConnection, indices: Sequence[int]) -> None:
         """Every block of these pieces is in memory."""
@@ -147,34 +127,30 @@ class PeerConnection:
         now = trio.current_time()
         self.identity = identity
         self.extensions = Extensions(self.send)
-        self.freight = Freight(lambda: self._woken.set())
         self._claims = claims
         self._fast = fast = identity.handshake.fast
         self._reader = WireReader(piece_count=None if claims else torrent.have.size, fast=fast)
-        self._enter(torrent, now)
+        self._meet(torrent, now)
+        self._writer = PeerWriter(stream, torrent, self.uploader, lambda: self.close("slow-reader"), now)
+        self.freight = self._writer.freight
         self.client = client_name(identity.peer_id)
         self.theirs: ExtendedHandshake | None = None
         self.reason = "closed"
-        self.connected_at = self.received_at = self._sent_at = now
-        self.bytes_down = self.bytes_up = self.wire_down = self.wire_up = 0
+        self.connected_at = self.received_at = now
+        self.bytes_down = self.wire_down = 0
         self.rate_down = self.rate_up = 0.0
         self._measured = (now, 0, 0)
         self._stream = stream
         self._over_tcp = identity.path in ("tcp", "tcp-punched")
         self._received = received
         self._scope = trio.CancelScope()
-        self._outbox = bytearray()
-        self._woken = trio.Event()
-        self._batch = MIN_BATCH
         self._claimed = self._handshakes = self._extended = 0  # messages since the last tick
-        self._upload_at = -math.inf
-        self._sending_since = math.inf
         self._retire_by: float | None = None
 
     def __repr__(self) -> str:
         return f"<PeerConnection {self.identity.endpoint} {self.identity.path} {self.client}>"
 
-    def _enter(self, torrent: TorrentSide, now: float) -> None:
+    def _meet(self, torrent: TorrentSide, now: float) -> None:
         self._torrent = torrent
         picker = torrent.picker
         self.downloader = Downloader(self, picker, now, fast=self._fast)
@@ -187,7 +163,8 @@ class PeerConnection:
             return
         now, choked, interested = trio.current_time(), self.downloader.choked, self.uploader.interested
         self._reader.set_piece_count(torrent.have.size)
-        self._enter(torrent, now)
+        self._meet(torrent, now)
+        self._writer.enter(torrent, self.uploader)
         self.uploader.interested = interested
         if self.theirs is not None and self.theirs.reqq is not None:
             self.downloader.pipeline.set_reqq(self.theirs.reqq)
@@ -209,7 +186,7 @@ class PeerConnection:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._end_on_fault, self._read)
-                    nursery.start_soon(self._end_on_fault, self._write)
+                    nursery.start_soon(self._end_on_fault, self._writer.run)
             finally:
                 self.downloader.closed()
                 self.extensions.closed()
@@ -221,7 +198,7 @@ class PeerConnection:
         """Who sent a block is remembered until its piece is whole, which may be never."""
         del self._reader
         self._received = b""
-        self._outbox = bytearray()
+        self._writer.forget()
         self.uploader.choke()
 
     def close(self, reason: str) -> None:
@@ -234,6 +211,14 @@ class PeerConnection:
     def closing(self) -> bool:
         """`close` was called, by us or because of a fault."""
         return self._scope.cancel_called
+
+    @property
+    def bytes_up(self) -> int:
+        return self._writer.payload
+
+    @property
+    def wire_up(self) -> int:
+        return self._writer.sent
 
     def round_trip(self) -> float | None:
         """Seconds to the peer and back; None where the stream does not tell."""
@@ -252,7 +237,7 @@ class PeerConnection:
         if now - self.received_at > idle_timeout:
             self.close("idle")
             return
-        if now - self._sending_since > idle_timeout:
+        if now - self._writer.sending_since > idle_timeout:
             self.close("not-reading")
             return
         self.keep_alive(now, min(mapping_keep_alive, KEEP_ALIVE_AFTER) if self._over_tcp else KEEP_ALIVE_AFTER)
@@ -276,7 +261,7 @@ class PeerConnection:
 
     def keep_alive(self, now: float, after: float) -> None:
         """Say something that needs an acknowledgement, unless we did within the last ``after`` seconds."""
-        if now - self._sent_at > after:
+        if now - self._writer.sent_at > after:
             self.send(KeepAlive().encode())
 
     def _measure(self, now: float) -> None:
@@ -299,18 +284,14 @@ class PeerConnection:
     @property
     def has_room(self) -> bool:
         """Whether the peer reads what it is sent: bulk that is not blocks waits while it does not."""
-        return len(self._outbox) < MAX_OUTBOX // 4
+        return self._writer.has_room
 
     # -- what the torrent says to the peer --------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
         """Queue small messages, in order; they go out before any block.  A peer that never reads them is dropped."""
-        if not data:
-            return
-        self._outbox += data
-        if len(self._outbox) > MAX_OUTBOX:
-            self.close("slow-reader")
-        self._woken.set()
+        if data:
+            self._writer.put(data)
 
     def start(self, ours: ExtendedHandshake, dht_port: int | None = None) -> None:
         """Say what comes first: what we have, the extension handshake, and where our DHT node is.  Before `run`."""
@@ -428,7 +409,7 @@ class PeerConnection:
                 for index, begin, length in message.blocks:
                     if not self.uploader.requested_untrusted(index, begin, length) and self._fast:
                         self.send(Reject(index, begin, length).encode())
-                self._woken.set()
+                self._writer.wake()
             case Have():
                 if self._claims is None:
                     self.send(self.downloader.have_untrusted(message.index))
@@ -498,64 +479,6 @@ class PeerConnection:
             self.downloader.pipeline.set_reqq(self.theirs.reqq)
         self.extensions.handshake_received(self.theirs, now)
         self._torrent.extended_handshake_received(self, self.theirs)
-
-    # -- writing ----------------------------------------------------------------------------------------------------
-
-    async def _write(self) -> None:
-        while True:
-            if self._outbox:
-                data, self._outbox = self._outbox, bytearray()
-                self._sending_since = trio.current_time()
-                await self._stream.send_all(data)
-                self._sent(len(data))
-            elif batch := self.freight.next_batch(self._batch, blocks_wait=self._blocks_wait()):
-                started = self._sending_since = trio.current_time()
-                await self._send_buffers(batch)
-                self._sent(sum(map(len, batch)))
-                self._adapt_batch(self._sent_at - started)
-            elif self._blocks_wait() and (run := self.uploader.next_run(self._batch_limit())):
-                await self._send_blocks(run)
-            else:
-                self._woken = trio.Event()
-                with trio.move_on_at(self._upload_at if self.uploader else math.inf):
-                    await self._woken.wait()
-
-    def _blocks_wait(self) -> bool:
-        return bool(self.uploader) and trio.current_time() >= self._upload_at
-
-    async def _send_buffers(self, buffers: Sequence[Buffer]) -> None:
-        if isinstance(self._stream, SendsVectored):
-            await self._stream.send_vectored(buffers)
-        else:
-            await self._stream.send_all(b"".join(buffers))
-
-    def _batch_limit(self) -> int:
-        return MIN_BATCH if self._torrent.upload_limits else self._batch
-
-    async def _send_blocks(self, run: Sequence[Block]) -> None:
-        """Send the blocks of one run; a rate limit makes the next run wait, never the small messages."""
-        payload = sum(length for _, _, length in run)
-        buffers: list[Buffer] = []
-        for wanted, block in zip(run, await self._torrent.read_blocks(run), strict=True):
-            buffers += piece_header(*wanted), block
-        started = self._sending_since = trio.current_time()
-        await self._send_buffers(buffers)
-        self.bytes_up += payload
-        self._sent(payload + 13 * len(run))
-        self._adapt_batch(self._sent_at - started)
-        if limits := self._torrent.upload_limits:
-            self._upload_at = self._sent_at + take_all(limits, payload, self._sent_at)
-
-    def _sent(self, count: int) -> None:
-        self._sent_at = trio.current_time()
-        self._sending_since = math.inf
-        self.wire_up += count
-
-    def _adapt_batch(self, seconds: float) -> None:
-        if seconds < FAST_SEND:
-            self._batch = min(2 * self._batch, MAX_BATCH)
-        elif seconds > SLOW_SEND:
-            self._batch = max(self._batch // 2, MIN_BATCH)
 
 
 def _availability(have: Bitfield, *, fast: bool) -> bytes:

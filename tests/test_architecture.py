@@ -60,6 +60,7 @@ FLOORS: dict[str, int] = {
     "swarm.source": 3,
     "swarm.simnet": 2,
     "swarm.peer": 3,
+    "swarm.peerwriter": 3,
     "swarm.connect": 3,
     "swarm.connect.report": 1,
     "swarm.connect.turn_report": 1,
