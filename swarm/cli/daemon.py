@@ -20,7 +20,7 @@ import trio
 from swarm.cli.document import as_text
 from swarm.cli.log import Log
 from swarm.cli.remote import addresses_of, password_of
-from swarm.cli.settings import Settings, config_path, settle, state_directory
+from swarm.cli.settle import Settings, config_path, settle, state_directory
 from swarm.daemon.notify import Notifier
 from swarm.daemon.options import Options
 from swarm.daemon.run import Plan, run_daemon

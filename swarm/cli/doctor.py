@@ -18,7 +18,7 @@ from swarm.cli.document import as_text
 from swarm.cli.interrupt import run_interruptible
 from swarm.cli.output import say
 from swarm.cli.screen import Screen
-from swarm.cli.settings import settle, state_directory
+from swarm.cli.settle import settle, state_directory
 from swarm.cli.tables import FAMILY_NAMES, section, standing, turn_servers
 from swarm.cli.units import counted, format_duration
 from swarm.config import Config

@@ -11,7 +11,7 @@ import trio
 from swarm.cli.create import write_atomically
 from swarm.cli.report import Report
 from swarm.cli.session import Session, config_of, load_sources, open_session, resolve_peers, run_session
-from swarm.cli.settings import Settings
+from swarm.cli.settle import Settings
 from swarm.cli.units import Selection
 from swarm.errors import MetainfoError, StorageError, SwarmError, UsageError
 from swarm.torrent.magnet import Magnet

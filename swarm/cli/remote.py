@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from swarm.cli.settings import Settings, settle
+from swarm.cli.settle import Settings, settle
 from swarm.daemon.listen import Address, parse_address
 from swarm.errors import DaemonUnreachableError, StorageError, SwarmError, UsageError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from swarm.cli.report import Report
 from swarm.cli.session import config_of, load_torrents, open_session, resolve_peers, run_session
-from swarm.cli.settings import Settings
+from swarm.cli.settle import Settings
 from swarm.cli.units import counted
 from swarm.errors import StorageError, VerificationError
 from swarm.torrent.metainfo import Metainfo

@@ -20,7 +20,7 @@ from swarm.cli.load import load_within
 from swarm.cli.meter import Meter
 from swarm.cli.report import Report, Summary, TextReport
 from swarm.cli.screen import Screen
-from swarm.cli.settings import Settings, settle, state_directory
+from swarm.cli.settle import Settings, settle, state_directory
 from swarm.cli.watch import StallWatch
 from swarm.config import Config
 from swarm.endpoint import Endpoint, split_host_port

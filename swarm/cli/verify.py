@@ -17,7 +17,7 @@ from swarm.cli.interrupt import run_interruptible
 from swarm.cli.load import load_within
 from swarm.cli.output import say
 from swarm.cli.screen import Screen
-from swarm.cli.settings import settle
+from swarm.cli.settle import settle
 from swarm.cli.units import counted, format_bytes, format_percent, format_rate, printable
 from swarm.errors import VerificationError
 from swarm.source import metainfo_of

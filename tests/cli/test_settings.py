@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from swarm.cli.settings import SETTINGS, config_path, settle, state_directory
+from swarm.cli.settings import SETTINGS
+from swarm.cli.settle import config_path, settle, state_directory
 from swarm.config import Config
 from swarm.errors import UsageError
 
