@@ -27,6 +27,7 @@ FLOORS: dict[str, int] = {
     "swarm.events": 1,
     "swarm.config": 1,
     "swarm.stats": 1,
+    "swarm.knownpeer": 1,
     "swarm.peerlist": 1,
     "swarm.identity": 1,
     "swarm.bitfield": 1,

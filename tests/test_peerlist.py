@@ -7,6 +7,7 @@ import random
 import pytest
 
 from swarm.endpoint import Endpoint
+from swarm.knownpeer import MAX_RECENT, KnownPeer
 from swarm.peerlist import (
     CUT_OFF_AFTER,
     FIRST_BACKOFF,
@@ -17,10 +18,8 @@ from swarm.peerlist import (
     MAX_OWN,
     MAX_PER_HOST,
     MAX_PER_INTRODUCER,
-    MAX_RECENT,
     RECONNECT_AFTER,
     SEED,
-    KnownPeer,
     PeerList,
 )
 from swarm.priority import peer_priority

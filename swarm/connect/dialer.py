@@ -22,7 +22,8 @@ from swarm.connect.shake import shake_as_initiator
 from swarm.connect.shots import Shots
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.peerlist import HUNG_UP, KnownPeer
+from swarm.knownpeer import KnownPeer
+from swarm.peerlist import HUNG_UP
 from swarm.wire.encryption import RC4
 from swarm.wire.handshake import Handshake
 

@@ -31,8 +31,8 @@ from swarm.ext.allowance import Allowances, account_of
 from swarm.ext.extension import Say
 from swarm.ext.holepunch import UNASKED_BURST, UNASKED_SECONDS, ErrorCode, Holepunch, may_meet
 from swarm.ext.holepunch_relay import UTP_PATHS, HolepunchRelay, RelayStatistics
+from swarm.knownpeer import KnownPeer
 from swarm.peer import PeerConnection
-from swarm.peerlist import KnownPeer
 from swarm.torrent.connections import Connections
 
 MAX_ASKED = 3

@@ -24,8 +24,8 @@ from swarm.connect.relaying import NO_RELAY, Relaying
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import PunchRole
+from swarm.knownpeer import KnownPeer
 from swarm.net.udp_port import UtpPort
-from swarm.peerlist import KnownPeer
 
 HEAD_START = 0.25
 """Seconds that one transport has before the other is tried beside it (the delay of RFC 8305)."""

@@ -29,8 +29,9 @@ from swarm.events import (
 )
 from swarm.ext.pex import PexPeer
 from swarm.identity import Culprit, Identity
+from swarm.knownpeer import KnownPeer
 from swarm.peer import PeerConnection, TorrentSide
-from swarm.peerlist import HUNG_UP, KnownPeer, PeerList
+from swarm.peerlist import HUNG_UP, PeerList
 from swarm.torrent.claims import Claims
 from swarm.torrent.connections import Connections
 from swarm.torrent.duplicates import (

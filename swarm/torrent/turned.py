@@ -19,8 +19,8 @@ from swarm.errors import RemoteError
 from swarm.events import INDIRECT_PATHS
 from swarm.ext.holepunch import Holepunch, may_meet
 from swarm.ext.turned import Turned as Mark
+from swarm.knownpeer import KnownPeer
 from swarm.peer import PeerConnection
-from swarm.peerlist import KnownPeer
 from swarm.torrent.admission import Admission
 from swarm.torrent.connections import Connections
 from swarm.torrent.lent import Lent

@@ -22,8 +22,8 @@ from swarm.connect.shots import MAX_SHOTS, SHOTS_BURST, SHOTS_SECONDS
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.events import PunchRole
+from swarm.knownpeer import KnownPeer
 from swarm.net.udp_port import UtpPort
-from swarm.peerlist import KnownPeer
 from swarm.torrent.disk import run_inline
 from swarm.wire.handshake import Handshake
 from utp.config import UtpConfig

@@ -13,7 +13,7 @@ from swarm.connect.punching import Punching
 from swarm.endpoint import Endpoint
 from swarm.events import Event, PunchAsked
 from swarm.ext.holepunch import UNASKED_BURST, Connect
-from swarm.peerlist import KnownPeer
+from swarm.knownpeer import KnownPeer
 
 TARGET = Endpoint("22.0.0.1", 6881)
 MAPPED = Endpoint(TARGET.host, 40_001)
