@@ -55,6 +55,7 @@ FLOORS: dict[str, int] = {
     "swarm.torrent.sources": 4,
     "swarm.torrent.turned": 4,
     "swarm.torrent.ways": 4,
+    "swarm.torrent.acquaintance": 4,
     "swarm.torrent.admission": 4,
     "swarm.torrent.torrent": 4,
     "swarm.net": 2,

@@ -32,16 +32,10 @@ from swarm.identity import Culprit, Identity
 from swarm.knownpeer import KnownPeer
 from swarm.peer import PeerConnection, TorrentSide
 from swarm.peerlist import HUNG_UP, PeerList
+from swarm.torrent.acquaintance import Acquaintances
 from swarm.torrent.claims import Claims
 from swarm.torrent.connections import Connections
-from swarm.torrent.duplicates import (
-    Spares,
-    follows_our_rule,
-    is_dialled_again,
-    made_by_one_end,
-    newcomer_replaces,
-    only_its_dialler_knows,
-)
+from swarm.torrent.duplicates import Spares, replaces_in_the_end, verdict
 from swarm.torrent.lent import Lent
 from swarm.torrent.room import MADE_ROOM, TURNED_OVER, TURNOVER, of_no_use, who_makes_room
 from swarm.wire.extended import ExtendedHandshake
@@ -55,9 +49,6 @@ they close, and closing at once could close both."""
 PRIVATE_SOURCES: tuple[SourceName, ...] = ("tracker", "manual", "incoming", "resume")
 """Who may name peers of a private torrent: who came in by itself heard of us from the tracker, too, and whom an earlier
 run has kept was named by one of these."""
-
-MAX_TOLD = 8
-"""Extension handshakes of one connection whose addresses are looked at: they change when its network does."""
 
 NO_INTRODUCER = frozenset({NOBODY, "not-connected", "no-such-peer", "no-answer"})
 """Why a punch came to nothing that another introducer may make possible."""
@@ -108,11 +99,9 @@ class Admission:
         """Whether the DHT may be spoken of; set to False for a private torrent (BEP 27)."""
         self._inside: Inside | None = None
         self._condemned: dict[Culprit, None] = {}
-        self._known: dict[PeerConnection, KnownPeer] = {}
+        self._acquaintances = Acquaintances(self.peers)
         self.relaying: Relaying | None = None
         self.turned: Turns | None = None
-        self._relayed: dict[PeerConnection, KnownPeer] = {}  # which does not keep them from being dialled
-        self._told: dict[PeerConnection, int] = {}
         self._spares = Spares()
         self.max_peers = lent.config.max_peers
         """Connections that the torrent may have."""
@@ -182,31 +171,10 @@ class Admission:
         self._lent.emit(PeerBanned(self._info_hash, Endpoint(culprit.host, 0), "bad-data"))
 
     def told_addresses(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
-        """A peer says where else it is (BEP 10): where it listens if it came in, and its address of the other family.
-
-        Who listens where is remembered with the connection: we need not dial it now, and can when this one is lost.
-        """
-        identity = peer.identity
-        port = theirs.p if identity.direction == "in" else identity.endpoint.port
-        told = self._told.get(peer, 0)
-        if port is None or told >= MAX_TOLD:  # whoever says it again, and again, costs nothing
-            return
-        self._told[peer] = told + 1
-        if identity.direction == "in" and peer not in self._known and peer not in self._relayed:
-            self._listens_at(peer, port)
-        other = theirs.ipv4 if identity.endpoint.is_ipv6 else theirs.ipv6
-        if other is not None and Endpoint(other, port).address.is_global:
-            self.found([Endpoint(other, port)], "incoming")
-
-    def _listens_at(self, peer: PeerConnection, port: int) -> None:
-        identity = peer.identity
-        listens = Endpoint(identity.endpoint.host, port)
-        known = self.peers.add(listens, "incoming", trio.current_time(), peer_id=identity.peer_id)
-        if known is not None and identity.path in INDIRECT_PATHS:
-            self._relayed[peer] = known
-        elif known is not None:
-            self.peers.connected(known, identity.path, inbound=True)
-            self._known[peer] = known
+        """A peer says where else it is (BEP 10)."""
+        other = self._acquaintances.told(peer, theirs)
+        if other is not None:
+            self.found([other], "incoming")
 
     # -- for the dialer and the acceptor ----------------------------------------------------------------------------
 
@@ -229,7 +197,7 @@ class Admission:
 
     def is_relayed_to(self, peer: KnownPeer) -> bool:
         """Whether a relay carries us to the peer."""
-        return peer in self._relayed.values()
+        return self._acquaintances.is_relayed_to(peer)
 
     def wants_circuit(self, sender: Endpoint) -> bool:
         """Whether a relay may lead somebody to us who is seen there."""
@@ -257,7 +225,7 @@ class Admission:
 
     def swap(self, peer: PeerConnection) -> bool:
         """Exchange a TCP connection for one over µTP, once for each peer; if that fails TCP is dialled again."""
-        known = self._known.get(peer)
+        known = self._acquaintances.directly(peer)
         if known is None or known.swapped or not self._lent.config.utp:
             return False
         known.swapped = True
@@ -354,16 +322,12 @@ class Admission:
                 peer.close(MADE_ROOM)
 
     def _settle(self, rival: PeerConnection, newcomer: Identity) -> str | None:
-        """Crossing dials with one of ours go by the rule, at once; whoever made both, or dials although one stands,
-        decides; else both may stand."""
         age = trio.current_time() - rival.connected_at
-        if made_by_one_end(rival.identity, newcomer) or is_dialled_again(rival.identity, newcomer, age):
-            return "duplicate" if newcomer.direction == "out" else None
-        if only_its_dialler_knows(rival.identity, newcomer) or not follows_our_rule(newcomer):
-            return None
-        if not newcomer_replaces(rival.identity, newcomer, self._lent.peer_id):
-            return "duplicate"
-        _give_way(rival)
+        match verdict(rival.identity, newcomer, age, self._lent.peer_id):
+            case "keep":
+                return "duplicate"
+            case "replace":
+                _give_way(rival)
         return None
 
     def _refused(self, identity: Identity, known: KnownPeer | None, reason: str) -> None:
@@ -395,12 +359,12 @@ class Admission:
         if (rival := self._connections.rival_of(identity)) is not None:
             self._lent.work.start_soon(self._settle_duplicates, rival, peer)
         if known is not None and identity.path in INDIRECT_PATHS and not self._lent.turning.is_relayed(known.endpoint):
-            self._relayed[peer] = known
+            self._acquaintances.met_through_relay(peer, known)
         elif known is not None:
             if identity.path == "tcp" and known.good_path != "tcp" and identity.endpoint.address.is_global:
                 known.swapped = True  # µTP had the head start: it does not get there
             self.peers.connected(known, identity.path, obfuscated=identity.encryption != "plaintext")
-            self._known[peer] = known
+            self._acquaintances.met(peer, known)
         self._connections.joined(peer)
         self._lent.emit(
             PeerConnected(self._info_hash, identity.endpoint, identity.path, identity.direction, peer.client, seconds)
@@ -415,16 +379,16 @@ class Admission:
 
     def _closed(self, peer: PeerConnection) -> None:
         now, identity = trio.current_time(), peer.identity
-        self._told.pop(peer, None)
+        known, relayed = self._acquaintances.ended(peer)
         cut_off = peer.reason == "reset" and now - peer.connected_at >= LASTING
         if cut_off:  # if it is our own NAT that has changed, the others know us no more: they say so when spoken to
             for other in self._connections:
                 other.keep_alive(now, LASTING)
-        if (known := self._known.pop(peer, None)) is not None:
+        if known is not None:
             self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up, cut_off=cut_off)
             if self._connections.rival_of(identity) is not None:
                 self._spares.note(known.endpoint, identity.peer_id)
-        if (relayed := self._relayed.pop(peer, None)) is not None:
+        if relayed is not None:
             again = now - peer.connected_at >= LASTING and self._inside is not None
             self.peers.relay_lost(relayed, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up, again=again)
         for each in self.peers:  # who has left introduces nobody
@@ -452,19 +416,9 @@ class Admission:
         """Close the loser only if both still stand after a second: the other end may close either."""
         await trio.sleep(BOTH_STAND)
         if not old.closing and not new.closing:
-            loser = old if self._replaces(old, new) else new
-            _give_way(loser)
-
-    def _replaces(self, old: PeerConnection, new: PeerConnection) -> bool:
-        """A peer that dials again, back from an outage say, has lost the old connection, unless that still talks."""
-        age = new.connected_at - old.connected_at
-        if (
-            made_by_one_end(old.identity, new.identity)
-            or is_dialled_again(old.identity, new.identity, age)
-            or only_its_dialler_knows(old.identity, new.identity)
-        ):
-            return old.received_at < new.connected_at
-        return newcomer_replaces(old.identity, new.identity, self._lent.peer_id)
+            age, talks = new.connected_at - old.connected_at, old.received_at >= new.connected_at
+            goes = replaces_in_the_end(old.identity, new.identity, age, self._lent.peer_id, old_talks=talks)
+            _give_way(old if goes else new)
 
 
 def _give_way(loser: PeerConnection) -> None:

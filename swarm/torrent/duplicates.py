@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import Literal
 
 from swarm.endpoint import Endpoint
 from swarm.events import INDIRECT_PATHS
@@ -16,6 +17,29 @@ CROSSING = 5.0
 
 MAX_SPARES = 1000
 """Remembered; the oldest is forgotten first, and found out again by dialling it."""
+
+
+def verdict(old: Identity, new: Identity, age: float, our_peer_id: bytes) -> Literal["keep", "replace", "both"]:
+    """What is to be done when ``new`` arrives while ``old`` has stood for ``age`` seconds.
+
+    Crossing dials with a node of ours go by the rule, at once; whoever made both, or dials although one stands,
+    decides; else both may stand for a while, see `replaces_in_the_end`.
+    """
+    if made_by_one_end(old, new) or is_dialled_again(old, new, age):
+        return "keep" if new.direction == "out" else "both"
+    if only_its_dialler_knows(old, new) or not follows_our_rule(new):
+        return "both"
+    return "replace" if newcomer_replaces(old, new, our_peer_id) else "keep"
+
+
+def replaces_in_the_end(old: Identity, new: Identity, age: float, our_peer_id: bytes, *, old_talks: bool) -> bool:
+    """Whether ``old`` is to go if both still stand.  ``age`` is how long it had stood when ``new`` came.
+
+    A peer that dials again, back from an outage say, has lost the old connection, unless that still talks.
+    """
+    if made_by_one_end(old, new) or is_dialled_again(old, new, age) or only_its_dialler_knows(old, new):
+        return not old_talks
+    return newcomer_replaces(old, new, our_peer_id)
 
 
 def newcomer_replaces(old: Identity, new: Identity, our_peer_id: bytes) -> bool:
