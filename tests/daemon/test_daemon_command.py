@@ -6,70 +6,10 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from swarm.torrent.create import create
-from tests.cli.programs import environment, swarm
-
-LIMIT = 20.0
-
-
-@contextmanager
-def daemon(home: Path, *arguments: object, **extra: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon that answers on ``home / "rpc"`` and is ended, if it still runs, with the block."""
-    log = home / "log"
-    with open(log, "ab") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "swarm", "daemon", *DAEMON, "--rpc", f"unix:{home}/rpc", *map(str, arguments)],
-            env=environment(home) | extra,
-            stderr=stream,
-        )
-    try:
-        until(lambda: process.poll() is not None or listed(home) is not None)
-        yield process
-    finally:
-        process.terminate()
-        process.wait(LIMIT)
-
-
-DAEMON = ("--no-dht", "--no-trackers", "--no-lsd", "-p", "0", "-o", "/nonexistent")
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def ask(home: Path, command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    return swarm(home, command, *arguments, "--rpc", f"unix:{home}/rpc")
-
-
-def listed(home: Path) -> list[dict[str, Any]] | None:
-    answer = ask(home, "list", "--json")
-    return json.loads(answer.stdout)["torrents"] if answer.returncode == 0 else None
-
-
-def status(home: Path) -> list[int]:
-    return [torrent["status"] for torrent in listed(home) or []]
-
-
-def sample(home: Path) -> Path:
-    (home / "data").mkdir()
-    (home / "data" / "sample.bin").write_bytes(bytes(range(256)) * 1000)
-    torrent = home / "sample.torrent"
-    torrent.write_bytes(create(home / "data" / "sample.bin", piece_length=16 << 10))
-    return torrent
-
-
-STOPPED, SEEDING = 0, 6
+from tests.cli.programs import swarm
+from tests.daemon.program import DAEMON, LIMIT, SEEDING, STOPPED, ask, daemon, listed, sample, status, until
 
 
 def test_data_that_is_there_is_verified_and_shared_and_the_commands_rule_it(tmp_path: Path) -> None:
