@@ -80,8 +80,9 @@ async def fetch(
     private_headers: Sequence[Header] = (),
     tls: ssl.SSLContext | None = None,
     post: bytes | None = None,
+    redirects: int = MAX_REDIRECTS,
 ) -> Response:
-    """GET ``url`` and follow its redirects; the 2xx answer.  With ``post`` POST that body, and follow none.
+    """GET ``url`` and follow at most ``redirects``; the 2xx answer.  With ``post`` POST that body, and follow none.
 
     ``family`` 4 or 6 forces the address family; otherwise both are tried, IPv6 first.  Userinfo in the URL is sent as
     Basic authorization, to that origin only, and so are ``private_headers`` (cookies, say).  A redirect from https to
@@ -92,7 +93,7 @@ async def fetch(
     seen: set[str] = set()
     target = first = parse_url(url)
     public_only = False
-    for _ in range(MAX_REDIRECTS + 1):
+    for _ in range(redirects + 1):
         seen.add(target.url)
         stream = await _connect(network, target, family, public_only)
         try:
@@ -102,12 +103,12 @@ async def fetch(
             await stream.aclose()
         finally:
             stream.abort()  # unless it is closed already
-        if response.status not in REDIRECTS or post is not None:
+        if response.status not in REDIRECTS or post is not None or not redirects:
             return _checked(response)
         target = _redirected(target, response)
         if target.url in seen:
             raise HttpError("redirect-loop", target.url)
-    raise HttpError("too-many-redirects", f"more than {MAX_REDIRECTS}")
+    raise HttpError("too-many-redirects", f"more than {redirects}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -438,6 +438,38 @@ async def test_a_device_that_is_slow_to_describe_itself_is_waited_for_and_then_n
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("victim", ["127.0.0.1", INSIDE, "10.0.1.3"])
+async def test_a_device_that_redirects_makes_us_ask_nobody_else(autojump_clock: MockClock, victim: str) -> None:
+    """The description lies where the answer came from; it led on to any service here or beside us, by one GET each."""
+    answer = (
+        "HTTP/1.1 200 OK\r\nST: urn:schemas-upnp-org:device:InternetGatewayDevice:1\r\n"
+        f"LOCATION: http://{ROUTER}:5000/x\r\n\r\n"
+    ).encode()
+    failures: list[tuple[str, str]] = []
+    asked: list[Endpoint] = []
+
+    async def redirect(listener: Any) -> None:
+        stream = await listener.accept()
+        await stream.receive_some()
+        location = f"http://{victim}:9091/transmission/rpc?stop=all"
+        await stream.send_all(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode())
+
+    async def be_asked(host: Host) -> None:
+        listener = await host.listen_tcp(Endpoint("0.0.0.0", 9091))
+        while True:
+            asked.append((await listener.accept()).remote)
+
+    async with lan() as net, trio.open_nursery() as nursery:
+        bound = await net.router.bind_udp(Endpoint("0.0.0.0", 1900), shared=True, multicast_group="239.255.255.250")
+        nursery.start_soon(net.serve, lambda request: [answer], bound)
+        nursery.start_soon(redirect, await net.router.listen_tcp(Endpoint(ROUTER, 5000)))
+        for host in (net.host, net.stranger):
+            nursery.start_soon(be_asked, host)
+        await discover(net.host, INSIDE, "eth0", print, lambda host, error: failures.append((host, error.reason)))
+        assert (asked, failures) == ([], [(ROUTER, "bad-response")])
+        nursery.cancel_scope.cancel()
+
+
 def test_a_device_is_used_for_what_it_has_only() -> None:
     nothing = FoundDevice(ROUTER, Device("box", 1, (), None))
     with pytest.raises(ValueError, match="no connection service"):

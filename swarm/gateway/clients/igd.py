@@ -286,9 +286,12 @@ class PinholeClient:
 async def _fetch(
     network: Network, url: str, headers: Sequence[tuple[str, str]] = (), post: bytes | None = None
 ) -> bytes:
-    """The body of the answer, also of one with status 500: SOAP faults come with it (SOAP 1.1 §6.2)."""
+    """The body of the answer, also of one with status 500: SOAP faults come with it (SOAP 1.1 §6.2).
+
+    Redirects are not followed: whoever answers a search would have us ask others, and this machine itself.
+    """
     try:
-        return (await fetch(network, url, max_body=MAX_BYTES, headers=headers, post=post)).body
+        return (await fetch(network, url, max_body=MAX_BYTES, headers=headers, post=post, redirects=0)).body
     except HttpError as error:
         if post is not None and error.response is not None and error.response.status == 500:
             return error.response.body
