@@ -23,7 +23,7 @@ def has_shared_enough(entry: Entry, options: Options, now: float) -> bool:
 def allowed(queue: Iterable[Entry], options: Options, now: float) -> set[Entry]:
     """Who may run, of the torrents that want to, given in the order of the queue.
 
-    Downloads and seeds have a queue each.  Who runs and is stalled takes no place; who was started past the queue does.
+    Downloads and seeds have a queue each.  Who runs and is stalled, or was started past the queue, takes no place.
     """
     may: set[Entry] = set()
     places = {
