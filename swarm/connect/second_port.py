@@ -3,7 +3,8 @@
 A peer sends the same 40 bytes to each of a few fresh ports of ours, one after the other; to a NAT whose mappings depend
 on the remote endpoint these are new remotes, so that one introducer suffices to learn step and randomness, at the
 moment when it counts.  Each probe with the right nonce, from the address at which we know that peer, is answered with
-the endpoint that we see, in fewer bytes; anything else is not.  The ports are open for two seconds at most.
+the endpoint that we see, in fewer bytes; anything else is not.  The ports are open for two seconds at most, and for
+less if one of the two is not heard at all.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ PORTS = 4
 
 PATIENCE = 2.0
 """Seconds until we stop looking; an end that was seen at `MIN_SAMPLES` ports is known well enough then."""
+
+SILENCE = 0.75
+"""Seconds after which an end of which nothing has come has no UDP, and the meeting no hope: its probes leave at 0, 0.1,
+0.25 and 0.5 s, and this is the time that such a pair waits for a relay."""
 
 MAX_AT_ONCE = 8
 """Meetings measured at once: 32 sockets."""
@@ -84,7 +89,10 @@ class SecondPorts:
             async with trio.open_nursery() as nursery:
                 for number, socket in enumerate(sockets):
                     nursery.start_soon(partial(watch.listen, number, socket))
-                await watch.complete.wait()
+                with trio.move_on_after(SILENCE):
+                    await watch.complete.wait()
+                if watch.all_heard:
+                    await watch.complete.wait()
                 nursery.cancel_scope.cancel()
 
 
@@ -97,6 +105,11 @@ class _Watch:
         self.complete = trio.Event()
         self._seen: dict[bytes, dict[int, int]] = {nonce: {} for nonce in ends}
         self._first: dict[bytes, float] = {}
+
+    @property
+    def all_heard(self) -> bool:
+        """Whether something has come of every end."""
+        return len(self._first) == len(self.ends)
 
     def observations(self) -> dict[bytes, Observation]:
         return {

@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from swarm.connect.knock import MEASURE_SIZE, encode_measure, encode_measured
-from swarm.connect.second_port import MAX_AT_ONCE, PATIENCE, PORTS, SecondPorts
+from swarm.connect.second_port import MAX_AT_ONCE, PATIENCE, PORTS, SILENCE, SecondPorts
 from swarm.endpoint import Endpoint
 from swarm.ext.punch_desk import Observation
 from swarm.net.network import Outgoing, Path
@@ -119,6 +119,28 @@ async def test_one_lost_probe_is_no_harm_two_are(autojump_clock: MockClock) -> N
             await trio.sleep(PATIENCE + 0.1)
             assert made.seen is not None
             assert (NONCE in made.seen) is known
+            assert not made.introducer.udp._sockets
+
+
+async def test_an_end_that_is_not_heard_at_all_ends_it_early_and_one_that_is_heard_late_does_not(
+    autojump_clock: MockClock,
+) -> None:
+    for late, known in ((SILENCE + 0.1, {NONCE}), (SILENCE - 0.1, {NONCE, OTHER})):
+        async with scene() as made:
+            made.observe({NONCE: made.peer.ipv4, OTHER: made.stranger.ipv4})
+            await wait_all_tasks_blocked()
+            one, other = await bound(made.peer), await bound(made.stranger)
+            for number in range(PORTS):
+                made.ask(one, number, encode_measure(NONCE))
+            await trio.sleep(late)
+            assert (made.seen is None) is (OTHER in known)
+            made.ask(other, 0, encode_measure(OTHER))
+            await trio.sleep(0.5)
+            for number in range(1, PORTS):
+                made.ask(other, number, encode_measure(OTHER))
+            await trio.sleep(0.1)
+            assert made.seen is not None
+            assert set(made.seen) == known
             assert not made.introducer.udp._sockets
 
 
