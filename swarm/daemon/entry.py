@@ -191,8 +191,10 @@ class Entry:
                     return "download"
                 case "seeding":
                     return "seed"
-                case "stopped" | "failed":
+                case "failed":
                     return "stopped"
+                case "stopped":  # leaving its swarm, perhaps only to wait for its place
+                    pass
         if self.paused or self.problem is not None:
             return "stopped"
         return "seed-wait" if self.done else "download-wait"

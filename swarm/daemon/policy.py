@@ -12,12 +12,17 @@ from swarm.daemon.options import Options
 def has_shared_enough(entry: Entry, options: Options, now: float) -> bool:
     """Whether a limit of seeding is reached; asked of torrents that seed.  ``now`` is the trio time."""
     wishes = entry.wishes
-    ratio = {"session": options.seed_ratio if options.seed_ratio_limited else None, "own": wishes.ratio, "none": None}
     idle = {"session": options.seed_idle if options.seed_idle_limited else None, "own": wishes.idle, "none": None}
-    most, longest = ratio[wishes.ratio_mode], idle[wishes.idle_mode]
-    if most is not None and (entry.ratio or 0.0) >= most:
-        return True
-    return longest is not None and now - entry.stirred_at >= longest
+    longest = idle[wishes.idle_mode]
+    return has_given_enough(entry, options) or (longest is not None and now - entry.stirred_at >= longest)
+
+
+def has_given_enough(entry: Entry, options: Options) -> bool:
+    """Whether it has reached the ratio at which it stops."""
+    wishes = entry.wishes
+    ratio = {"session": options.seed_ratio if options.seed_ratio_limited else None, "own": wishes.ratio, "none": None}
+    most = ratio[wishes.ratio_mode]
+    return most is not None and (entry.ratio or 0.0) >= most
 
 
 def allowed(queue: Iterable[Entry], options: Options, now: float) -> set[Entry]:

@@ -24,6 +24,7 @@ from swarm.daemon.documents import KeptEntry, KeptSession
 from swarm.daemon.entry import Entry, Times, Wishes
 from swarm.daemon.jobs import Jobs
 from swarm.daemon.options import Options
+from swarm.daemon.policy import has_given_enough
 from swarm.daemon.roster import Roster, Where
 from swarm.daemon.rounds import Rounds
 from swarm.daemon.runs import Runs
@@ -167,10 +168,14 @@ class Session:
     async def start(self, entry: Entry, *, now: bool = False) -> None:
         """Run it, as soon as the queue allows, or ``now``.
 
-        What was complete and of which nothing is on disk any more is not fetched again: `verify` it to have that.
+        One that has reached its ratio is shared without that limit from now on, as with Transmission: otherwise it
+        would stop at once.  What was complete and of which nothing is on disk any more is not fetched again: `verify`
+        it to have that.
         """
         entry.paused = entry.finished = False
         entry.past_queue, entry.problem = now, None
+        if entry.done and has_given_enough(entry, self.options):
+            entry.wishes = replace(entry.wishes, ratio_mode="none")
         if entry.torrent is not None and entry.torrent.error is not None:
             self._runs.restart(entry)
         await self._archive.look_for_data([entry])
