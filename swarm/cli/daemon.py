@@ -2,6 +2,10 @@
 
 INT and TERM end it, orderly and with 0, a second one at once; HUP reads the configuration again; USR1 logs how peers
 are reached.  Logs go to standard error.
+
+Who wins: the command line over the environment over the configuration file over the defaults.  What is changed at run
+time (`transmission-remote -u 500`) covers all of these, over restarts, too, until what they say of it *changes*: that
+is newer then and wins, be it seen at HUP or at the next start.  A rate that is not said any more is no limit.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -27,8 +31,12 @@ from swarm.daemon.run import Plan, run_daemon
 from swarm.daemon.session import Session
 from swarm.errors import UsageError
 
-APPLIED = {"output", "download-rate", "upload-rate"}
-"""Settings that a reload changes; the others hold from the next start on."""
+OPTIONS: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+    "output": lambda directory: {"download_dir": directory.absolute()},
+    "download-rate": lambda rate: {"download_rate": rate, "download_limited": bool(rate)},
+    "upload-rate": lambda rate: {"upload_rate": rate, "upload_limited": bool(rate)},
+}
+"""What a setting says of the session's `Options`: these a reload changes; the others hold from the next start on."""
 
 
 def run(options: Namespace) -> int:
@@ -49,29 +57,27 @@ def plan_of(settings: Settings) -> Plan:
                 f"others could reach {address}, and there is no password: give --rpc-user and --rpc-password-file, "
                 f"or set rpc-user and rpc-password-file in {config_path()}"
             )
-    values = _options(settings)
     return Plan(
         config=settings.config(state_directory()),
         state=state_directory() / "daemon",
-        options=Options(**values),
-        given=[name for name in values if name not in ("peer_limit", "peer_limit_per_torrent")]
-        if settings.origins["output"]
-        else [name for name in values if name != "download_dir"],
+        options=Options(**_options(settings, OPTIONS)),
+        given=_given(settings),
         addresses=addresses,
         user=settings.values["rpc-user"],
         password=password,
+        host_names=settings.values["rpc-host-names"],
         watch=settings.values["watch"],
     )
 
 
-def _options(settings: Settings) -> dict[str, Any]:
-    """What the settings say of the `Options`; rates only where they are said."""
-    values: dict[str, Any] = {"download_dir": settings.output.absolute()}
-    for direction in ("download", "upload"):
-        if settings.origins[f"{direction}-rate"]:
-            rate = settings.values[f"{direction}-rate"]
-            values |= {f"{direction}_rate": rate, f"{direction}_limited": bool(rate)}
-    return values
+def _options(settings: Settings, names: Iterable[str]) -> dict[str, Any]:
+    """The options that these settings stand for, by name."""
+    return {name: value for setting in names for name, value in OPTIONS[setting](settings.values[setting]).items()}
+
+
+def _given(settings: Settings) -> Collection[str]:
+    """Those of them that were said: an output that nobody named is the directory that the daemon was started in."""
+    return _options(settings, (name for name in OPTIONS if settings.origins[name])).keys()
 
 
 @asynccontextmanager
@@ -117,15 +123,16 @@ def _reload(options: Namespace, before: Settings, log: Log, session: Session) ->
     except UsageError as error:
         log.say("warning", f"nothing is changed: {error}")
         return before
-    changed = {name for name, value in settings.values.items() if value != before.values[name]}
-    session.reload({name: value for name, value in _options(settings).items() if name.startswith(_prefixes(changed))})
-    for name in sorted(changed - APPLIED):
+    changed = {name for name in settings.values if _differs(name, before, settings)}
+    session.reload(_options(settings, changed & OPTIONS.keys()), given=_given(settings))
+    for name in sorted(changed - OPTIONS.keys()):
         log.say("warning", f"{name} is changed, which takes effect when the daemon is started again")
     log.say("info", f"the configuration was read again; changed: {', '.join(sorted(changed)) or 'nothing'}")
     return settings
 
 
-def _prefixes(changed: set[str]) -> tuple[str, ...]:
-    words = {"output": "download_dir", "download-rate": "download_rate", "upload-rate": "upload_"}
-    prefixes = [words[name] for name in changed & APPLIED]
-    return (*prefixes, "download_limited") if "download-rate" in changed else tuple(prefixes)
+def _differs(name: str, before: Settings, after: Settings) -> bool:
+    """Whether something else is said of a setting; of one that may change at run time also, whether anything is."""
+    if name in OPTIONS and bool(before.origins[name]) != bool(after.origins[name]):
+        return True
+    return bool(before.values[name] != after.values[name])

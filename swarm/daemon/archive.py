@@ -43,7 +43,8 @@ class Archive:
         runner: Runner,
     ) -> None:
         self.options = dict(kept.options)
-        """Those that were changed at run time, by name: written with the session."""
+        """Those that were changed at run time, by name: written with the session, as is ``given``."""
+        self.given = dict(kept.given)
         self._state = state
         self._resume = resume
         self._roster = roster
@@ -78,6 +79,7 @@ class Archive:
             sums = self._tally.totals().cumulative
             kept = KeptSession(
                 options=dict(self.options),
+                given=dict(self.given),
                 order=[entry.info_hash for entry in self._roster.queue],
                 uploaded=sums.uploaded,
                 downloaded=sums.downloaded,

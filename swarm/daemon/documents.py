@@ -42,6 +42,8 @@ class KeptSession:
     """The daemon between runs.  ``options`` holds only what was changed at run time, by name."""
 
     options: dict[str, Any] = field(default_factory=dict)
+    given: dict[str, Any] = field(default_factory=dict)
+    """Options as the configuration said them then, those of which it said anything."""
     order: list[bytes] = field(default_factory=list)
     """Info-hashes, as they stand in the queue."""
     uploaded: int = 0
@@ -87,6 +89,7 @@ def read_session(document: Mapping[str, Any]) -> KeptSession:
         raise DamagedError("no valid order") from None
     return KeptSession(
         options=_options(_typed(document, "options", dict)),
+        given=_options(_typed({"given": {}} | dict(document), "given", dict)),
         order=hashes,
         uploaded=_count(document, "uploaded"),
         downloaded=_count(document, "downloaded"),

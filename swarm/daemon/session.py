@@ -232,13 +232,25 @@ class Session:
         await self._archive.save_session()
 
     async def set_options(self, **changes: Any) -> None:
-        """Replace some of the `Options`, by name; they hold at once and are kept."""
+        """Replace some of the `Options`, by name; they hold at once, and until the configuration says otherwise."""
         self._archive.options.update(changes)
-        self.reload(changes)
+        self._apply(changes)
         await self._archive.save_session()
 
-    def reload(self, changes: Mapping[str, Any]) -> None:
-        """Options that the configuration says now, by name; they hold at once and are not kept here."""
+    def reload(self, changes: Mapping[str, Any], *, given: Collection[str] | None = None) -> None:
+        """Options of which the configuration says something else than before, by name; they hold at once.
+
+        Those that are not ``given`` (None: all are) it does not say any more: they are back to the default.
+        """
+        for name, value in changes.items():
+            self._archive.options.pop(name, None)
+            if given is None or name in given:
+                self._archive.given[name] = value
+            else:
+                self._archive.given.pop(name, None)
+        self._apply(changes)
+
+    def _apply(self, changes: Mapping[str, Any]) -> None:
         self._runs.apply(**changes)
         self._runs.arrange()
 
@@ -275,14 +287,16 @@ async def open_session(
 ) -> AsyncIterator[Session]:
     """The torrents kept in ``state_directory``, running again on ``node``.
 
-    ``options`` are those of the start; of these, what is not ``given`` explicitly, by name, gives way to what was
-    changed at run time earlier.  Left, everything is saved; the node, which is closed later, says goodbye.
+    ``options`` are those of the start, and ``given`` names those of them that the configuration says.  They give way to
+    what was changed at run time earlier, unless the configuration says something else than it said then.
+    Left, everything is saved; the node, which is closed later, says goodbye.
     """
     runner = runner or threads()
     state = StateDirectory(state_directory)
     warnings: list[str] = []  # a thread must not emit events itself
     kept = await runner(state.load_session, warnings.append)
-    options = replace(options, **{name: value for name, value in kept.options.items() if name not in given})
+    kept = _settled(kept, {name: getattr(options, name) for name in given})
+    options = replace(options, **kept.options)
     found = await find_all(state, resume_directory(node), kept, options, runner, warnings)
     try:
         async with trio.open_nursery() as nursery:
@@ -299,6 +313,13 @@ async def open_session(
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         raise lone_exception(group) from None
+
+
+def _settled(kept: KeptSession, given: dict[str, Any]) -> KeptSession:
+    """Without the options of which the configuration says something else by now, or nothing any more."""
+    changed = {name for name in kept.given | given if kept.given.get(name) != given.get(name)}
+    options = {name: value for name, value in kept.options.items() if name not in changed}
+    return replace(kept, options=options, given=given)
 
 
 def resume_directory(node: Node) -> Path | None:
