@@ -110,10 +110,10 @@ def _setting(group: argparse._ActionsContainer, name: str) -> None:
     _add_setting(group, next(setting for setting in SETTINGS if setting.name == name))
 
 
-def _network(parser: Parser) -> None:
+def _network(parser: Parser, *, peers: bool = True) -> None:
     group = parser.add_argument_group("network options")
     for setting in SETTINGS:
-        if setting.name == "announce-port":
+        if setting.name == "announce-port" and peers:
             group.add_argument(
                 "--peer",
                 dest="peers",
@@ -243,11 +243,18 @@ def _rpc(parser: Parser) -> argparse._ArgumentGroup:
 
 def _daemon(parser: Parser) -> None:
     group = _rpc(parser)
+    _setting(group, "rpc-host-names")
     _setting(group, "watch")
     _setting(group, "output")
-    group.add_argument("--config", metavar="F", type=Path, help="read this configuration instead of the usual one")
+    group.add_argument(
+        "--config",
+        metavar="F",
+        type=Path,
+        help="read this configuration instead of the usual one; it is read again on HUP, and what programs change at "
+        "run time, as rates, holds until what it says of that changes",
+    )
     parser.flag(group, "--log-json", help="log one JSON object a line")
-    _network(parser)
+    _network(parser, peers=False)
 
 
 def _add(parser: Parser) -> None:

@@ -53,6 +53,18 @@ def _text(text: str) -> str:
     return text.strip()
 
 
+def _path(text: str) -> Path:
+    return Path(_text(text)).expanduser()
+
+
+def _host_name(text: str) -> str:
+    """As the daemon's host check takes them: a name, ``*.NAME`` or ``*``."""
+    labels = _text(text).rstrip(".").removeprefix("*.").split(".")
+    if text.strip() != "*" and not all(label.replace("-", "").replace("_", "").isalnum() for label in labels):
+        raise ValueError(f"{text!r} is no host name: it has no port, and * stands at its beginning only, as in *.lan")
+    return text.strip()
+
+
 def parse_host_port(text: str) -> str:
     """``HOST:PORT``, as it stands."""
     from swarm.endpoint import split_host_port
@@ -181,7 +193,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="output",
         kind="value",
-        parse=lambda text: Path(_text(text)).expanduser(),
+        parse=_path,
         default=Path("."),
         short="-o",
         metavar="DIR",
@@ -218,16 +230,26 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="rpc-password-file",
         kind="value",
-        parse=lambda text: Path(_text(text)).expanduser(),
+        parse=_path,
         default=None,
         metavar="F",
         help="a file whose first line is the password for speaking to the daemon",
         network=False,
     ),
     Setting(
+        name="rpc-host-names",
+        kind="list",
+        parse=_host_name,
+        default=(),
+        metavar="NAME",
+        help="a host name by which the daemon may be asked without a password, beside localhost and addresses; "
+        "*.NAME is all names below, * any name at all",
+        network=False,
+    ),
+    Setting(
         name="watch",
         kind="value",
-        parse=lambda text: Path(_text(text)).expanduser(),
+        parse=_path,
         default=None,
         metavar="DIR",
         help="add the .torrent and .magnet files that appear in DIR, and rename them to *.added",

@@ -16,15 +16,13 @@ from swarm.daemon.listen import Address, open_listeners
 from swarm.daemon.notify import Notifier
 from swarm.daemon.options import Options
 from swarm.daemon.page import routes as page_routes
-from swarm.daemon.rpc import Rpc
+from swarm.daemon.rpc import PATHS, Rpc
 from swarm.daemon.session import Session, open_session
 from swarm.daemon.state import StateDirectory
 from swarm.daemon.watch import WatchFolder
 from swarm.events import Warned
 from swarm.node import Node, open_node
 from swarm.torrent.disk import threads
-
-RPC_PATHS = ("/transmission/rpc", "/transmission/rpc/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +36,8 @@ class Plan:
     addresses: Sequence[Address]
     user: str | None = None
     password: str | None = None
+    host_names: Collection[str] = ()
+    """By which it may be asked without a password, beside localhost and addresses."""
     watch: Path | None = None
 
 
@@ -59,8 +59,9 @@ async def run_daemon(plan: Plan, notifier: Notifier, accompany: Accompany, log: 
             ):
                 held = SessionId()
                 rpc = Rpc(session, held)
-                routes = page_routes(session) | dict.fromkeys(RPC_PATHS, rpc.answer)
-                await nursery.start(serve, listeners, routes, Access(held, user=plan.user, password=plan.password))
+                access = Access(held, user=plan.user, password=plan.password, names=plan.host_names)
+                routes = page_routes(session) | dict.fromkeys(PATHS, rpc.answer)
+                await nursery.start(serve, listeners, routes, access)
                 if plan.watch is not None:
                     nursery.start_soon(_folder(plan.watch, session).run)
                 notifier.ready()

@@ -66,6 +66,8 @@ def test_a_mistake_in_the_file_is_told_with_its_place(environment: dict[str, str
         ("SWARM_PORT", "x", "SWARM_PORT: 'x' is not a port"),
         ("SWARM_TCP", "perhaps", "SWARM_TCP"),
         ("SWARM_ENCRYPTION", "hard", "prefer, require, off"),
+        ("SWARM_RPC_HOST_NAMES", "nas.lan:9091", "'nas.lan:9091' is no host name"),
+        ("SWARM_RPC_HOST_NAMES", "nas.*", "'nas.*' is no host name"),
     ],
 )
 def test_a_mistake_in_the_environment_names_the_variable(
@@ -94,6 +96,13 @@ def test_a_mistake_about_a_turn_server_does_not_repeat_its_credentials(environme
         settle({}, environment)
     assert "hunter2" not in str(caught.value)
     assert "turn in" in str(caught.value)
+
+
+def test_host_names_are_names_and_patterns_of_names(environment: dict[str, str]) -> None:
+    names = settle({}, environment | {"SWARM_RPC_HOST_NAMES": "nas.lan *.home.example,* nas-2"}).values[
+        "rpc-host-names"
+    ]
+    assert names == ("nas.lan", "*.home.example", "*", "nas-2")
 
 
 @pytest.mark.parametrize("policy", ["prefer", "require", "off"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -109,6 +110,30 @@ def test_systemd_is_told(tmp_path: Path) -> None:
             process.terminate()
             while told.recv(1000) != b"STOPPING=1":
                 pass
+
+
+def test_host_names_that_were_given_pass_and_no_others(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "config.toml").write_text('rpc-host-names = ["nas.lan", "*.home.example"]\n')
+    with daemon(tmp_path, "--rpc", f"127.0.0.1:{port}", "--config", tmp_path / "config.toml"):
+        assert [page(port, host) for host in ("nas.lan", "a.home.example", "evil.example")] == [200, 200, 421]
+
+
+def page(port: int, host: str) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+    connection.request("GET", "/", headers={"Host": f"{host}:{port}"})
+    try:
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_a_peer_is_no_option_of_the_daemon_which_has_no_torrent_to_ask_it_for(tmp_path: Path) -> None:
+    refused = swarm(tmp_path, "daemon", "--peer", "127.0.0.1:1")
+    assert refused.returncode == 2
+    assert "unknown option '--peer'" in refused.stderr
 
 
 def test_an_address_that_others_reach_wants_a_password(tmp_path: Path) -> None:
