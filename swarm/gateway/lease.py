@@ -16,7 +16,7 @@ State = Literal["requested", "held", "lost", "released"]
 Change = Literal["made", "moved", "renewed", "failed", "lost", "kept"]
 """What an answer, or its absence, did: ``kept`` is a failure that changes nothing that was not known before."""
 
-RENEWAL_SPACING = 4.0  # seconds
+RENEWAL_SPACING = 4.0  # seconds, also after an answer until whatever has changed makes us ask again
 FIRST_RETRY, LONGEST_RETRY = 15.0, 900.0  # seconds between requests that fail, doubling
 JITTER = 0.1  # of a retry, so that the hosts of a LAN do not ask together
 
@@ -52,6 +52,7 @@ class Lease:
         self._due = now
         self._expires = PERMANENT
         self._granted_at = now
+        self._answered_at = float("-inf")
         self._requests = 0  # since the last success
 
     @property
@@ -94,7 +95,8 @@ class Lease:
         self.mapping = mapping
         self.state, self.error = "held", None
         self.wanted_port = mapping.external_port
-        self._granted_at, self._requests = now, 0
+        self._granted_at = self._answered_at = now
+        self._requests = 0
         self._expires = now + mapping.lifetime
         self._plan_renewal(now)
         if before is None:
@@ -110,6 +112,7 @@ class Lease:
             return "kept"
         news = self.error != reason and not self.held
         self.error = reason
+        self._answered_at = now
         self._requests += 1
         if self.held:
             self._plan_renewal(now)
@@ -119,7 +122,7 @@ class Lease:
         return "failed" if news else "kept"
 
     def forget(self, now: float) -> Change:
-        """The gateway has lost its state: ask again at once; ``lost`` if the lease was held."""
+        """The gateway has lost its state: ask again, as `check`; ``lost`` if the lease was held."""
         if self.state == "released":
             return "kept"
         was_held = self.held
@@ -129,8 +132,11 @@ class Lease:
         return "lost" if was_held else "kept"
 
     def check(self, now: float) -> None:
-        """Something has changed: ask again at once, and believe in the lease until it fails."""
-        self._due, self._requests = min(self._due, now), 0
+        """Something has changed: ask again at once, and believe in the lease until it fails.
+
+        Not twice within RENEWAL_SPACING: whoever on the LAN speaks in the gateway's name can say that all the time.
+        """
+        self._due, self._requests = min(self._due, max(now, self._answered_at + RENEWAL_SPACING)), 0
 
     def release(self) -> Mapping | None:
         """No longer wanted.  What to close, if anything was ever opened."""

@@ -94,3 +94,17 @@ async def test_a_refused_release_is_no_error(autojump_clock: MockClock) -> None:
     assert keeper.held
     await keeper.release()
     assert not keeper.held
+
+
+async def test_restarts_announced_all_the_time_make_us_ask_every_four_seconds(autojump_clock: MockClock) -> None:
+    """Anybody on the LAN can speak in the gateway's name; it was asked after each, 6,001 times in this minute."""
+    method = Scripted(then="")
+    keeper, told = keeper_of(method)
+    with trio.move_on_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keeper.run)
+            while True:
+                await trio.sleep(0.01)
+                keeper.forget()
+    assert 14 <= len(method.asked) <= 17
+    assert len(told) <= 2 * len(method.asked)
