@@ -18,7 +18,6 @@ from typing import Any
 
 import trio
 
-from dht.config import DhtConfig
 from dht.results import NodeStatistics
 from swarm.bitfield import Bitfield
 from swarm.config import Config
@@ -27,8 +26,7 @@ from swarm.connect.dial import NotingDials
 from swarm.connect.dial_back import BackDialer
 from swarm.connect.dialer import Dialer
 from swarm.connect.encrypted import Encryption
-from swarm.connect.relay_host import Datagrams, RelayHost
-from swarm.connect.rungs import Means
+from swarm.connect.relay_host import RelayHost
 from swarm.connect.second_port import SecondPorts
 from swarm.connect.shot_port import ShotPorts
 from swarm.connect.standing import Standing
@@ -44,12 +42,12 @@ from swarm.events import INDIRECT_PATHS, Event, PeerConnected, Warned
 from swarm.net.bound import bound, is_loopback
 from swarm.net.listen import OpenPorts
 from swarm.net.mux import MuxStatistics
-from swarm.net.network import DatagramSocket, Network
+from swarm.net.network import Network
 from swarm.net.real import RealNetwork
-from swarm.net.udp_port import UdpPort, UtpPort
+from swarm.online import Online
 from swarm.ownport import OwnPort
 from swarm.ratelimit import TokenBucket
-from swarm.snapshot import snapshot_of, whole_dht
+from swarm.snapshot import snapshot_of
 from swarm.stats.document import build_document
 from swarm.stats.fold import Stats
 from swarm.stats.snapshot import Snapshot
@@ -65,7 +63,6 @@ from swarm.torrent.readcache import ReadCache
 from swarm.torrent.torrent import Select, Torrent
 from swarm.wire.encryption import hash_of_torrent
 from swarm.wire.handshake import make_peer_id
-from utp.config import UtpConfig
 
 GOODBYE = 2.5
 """Seconds in which closing may still talk to trackers; a command has three to leave in."""
@@ -93,7 +90,6 @@ class Node:
         self.max_connections = config.max_connections
         """Connections of all torrents together; may be changed."""
         self.stats = Stats()
-        self._udp: dict[Family, UdpPort] = {}  # while online
         self._checks = trio.CapacityLimiter(CHECKS_AT_ONCE)
         self._bus = EventBus(trio.current_time)
         self.network = bound(network, config.bind)
@@ -137,7 +133,7 @@ class Node:
             self._local = LocalDiscovery(self.network, port=lambda: self.port or 0, rng=rng, emit=self.emit)
         self._shot_ports = ShotPorts(self.network, rng, keepalive=self.standing.nat_tests.keep_alive)
         self._second_ports = SecondPorts(self.network)
-        self.relay = RelayHost(config, self.standing, rng, self._datagrams)
+        self.relay = RelayHost(config, self.standing, rng, lambda: self._online.datagrams())
         self.turning = Turning(
             self.network,
             turn_servers(config),
@@ -173,6 +169,7 @@ class Node:
             wall_clock=time.time,
             resume_directory=config.state_directory / "resume" if config.state_directory is not None else None,
         )
+        self._online = Online(self._lent, self.network, rng, self._acceptor, self._room)
 
     def _make_dht(self, runner: Runner, *, public: bool) -> DhtSource:
         return DhtSource(
@@ -258,14 +255,11 @@ class Node:
 
     def socket_statistics(self) -> dict[Family, MuxStatistics]:
         """What passed through the UDP sockets since they were opened, by address family; empty while offline."""
-        return {family: port.statistics() for family, port in self._udp.items()}
+        return self._online.socket_statistics()
 
     def dht_statistics(self) -> dict[Family, NodeStatistics]:
         """What our DHT nodes did so far, by address family; empty without the DHT."""
-        if self._dht is None:
-            return {}
-        running = {family: port.dht.statistics() for family, port in self._udp.items() if port.dht is not None}
-        return whole_dht(self._dht.statistics(), running)
+        return self._online.dht_statistics()
 
     def snapshot(self) -> Snapshot:
         """What the node knows now and no event tells."""
@@ -350,24 +344,13 @@ class Node:
         self.standing.online(ports.port)
         try:
             async with trio.open_nursery() as nursery:
-                utp = self._start_udp(ports, nursery)
-                for listener in (ports.tcp4, ports.tcp6):
-                    if listener is not None:
-                        nursery.start_soon(self._acceptor.serve, listener.accept, "tcp")
+                nursery.start_soon(self._online.run, ports)
                 nursery.start_soon(self._watch_addresses)
-                nursery.start_soon(self._shot_ports.run)
-                nursery.start_soon(self._second_ports.run)
-                nursery.start_soon(self.relay.run)
-                nursery.start_soon(self.turning.run)
-                means = Means(ports.port if self.config.tcp else None, utp)
-                nursery.start_soon(self._dialer.run, means, self._room)
-                nursery.start_soon(self._back_dialer.run, means)
                 await self._own_port.wait_lost()
                 self._drop_connections("network-lost")
                 nursery.cancel_scope.cancel()
         finally:
             self.port = self.ports = None
-            self._udp = {}
             self.standing.offline()
             ports.close()
 
@@ -406,46 +389,6 @@ class Node:
         for torrent in self.torrents.values():
             torrent.admission.peers.exclude(relayed)
 
-    def _start_udp(self, ports: OpenPorts, nursery: trio.Nursery) -> dict[int, UtpPort]:
-        """Run what hangs off the UDP sockets; what there is to dial with over µTP."""
-        sockets: tuple[tuple[Family, DatagramSocket | None], ...] = ((4, ports.udp4), (6, ports.udp6))
-        opened = {family: self._udp_port(family, socket) for family, socket in sockets if socket is not None}
-        self._udp = opened
-        for port in opened.values():
-            nursery.start_soon(port.run)
-            if port.utp is not None:
-                nursery.start_soon(self._acceptor.serve, port.utp.accept, "utp")
-        self._announcer.client = TrackerClient(self.network, {family: port.trackers for family, port in opened.items()})
-        nursery.start_soon(self._announcer.run)
-        if self._dht is not None:
-            nursery.start_soon(
-                self._dht.run, {family: port.dht for family, port in opened.items() if port.dht is not None}
-            )
-        if self._local is not None:
-            nursery.start_soon(self._local.run)
-        nursery.start_soon(
-            self.standing.run,
-            {family: port.stun for family, port in opened.items() if port.stun is not None},
-            {family: port.mapping_tests for family, port in opened.items()},
-            opened[4].dht.refresh if 4 in opened and opened[4].dht is not None else lambda: None,
-        )
-        return {family: port.utp for family, port in opened.items() if port.utp is not None}
-
-    def _udp_port(self, family: Family, socket: DatagramSocket) -> UdpPort:
-        dht = self._dht
-        return UdpPort(
-            socket,
-            self._rng,
-            utp=UtpConfig() if self.config.utp else None,
-            dht=DhtConfig() if dht is not None else None,
-            dht_saved=dht.saved(family) if dht is not None else None,
-            on_dht_fact=self.standing.dht_fact,
-            stun=bool(self.config.stun),
-            on_received=self.standing.strangers.udp_received,
-            on_sending=self.standing.udp_sending,
-            utp_keepalive=self.standing.nat_tests.keep_alive,
-        )
-
     def _drop_connections(self, reason: str) -> None:
         for torrent in self.torrents.values():
             for peer in tuple(torrent.connections):
@@ -460,11 +403,6 @@ class Node:
 
     def _expects(self, remote: Endpoint) -> bool:
         return any(torrent.ways.punching.expects(remote) for torrent in self.torrents.values())
-
-    def _datagrams(self) -> Datagrams:
-        port = self._udp.get(4)
-        cores = port.statistics().cores.values() if port is not None else ()
-        return Datagrams(sum(core.datagrams_out for core in cores), sum(core.datagrams_in for core in cores))
 
     def _room(self) -> int:
         """How many more connections the node takes."""

@@ -85,6 +85,7 @@ FLOORS: dict[str, int] = {
     "swarm.state": 5,
     "swarm.snapshot": 5,
     "swarm.node": 5,
+    "swarm.online": 5,
     "swarm.ownport": 5,
     "swarm.api": 5,
     "swarm.cli": 6,

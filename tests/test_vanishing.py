@@ -31,8 +31,8 @@ def left_of(host: str, node: Node) -> list[object]:
         [punch for punch in agreements._punches if punch.located.observed.host == host],
         [errand for errand in reaching._desk._errands.values() if errand.asker.observed.host == host],
         [peer for peer in torrent.connections if peer.identity.endpoint.host == host],
-        [peer for peer in torrent.admission._known if peer.identity.endpoint.host == host],
-        [grant for grant in node._udp[4].mapping_tests._core._grants.values() if grant.host == host],
+        [peer for peer in torrent.admission._acquaintances._direct if peer.identity.endpoint.host == host],
+        [grant for grant in node._online._udp[4].mapping_tests._core._grants.values() if grant.host == host],
         node._shot_ports._ports,
         range(node._dialer.shots.under_way),
     ]
