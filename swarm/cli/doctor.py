@@ -27,6 +27,7 @@ from swarm.gateway.report import METHOD_WORDS, REASON_WORDS
 from swarm.net.bound import bound
 from swarm.net.network import Network
 from swarm.net.real import RealNetwork
+from swarm.net.stun import StunClient
 from swarm.node import Node, open_node
 
 LOOK = 8.0
@@ -93,6 +94,9 @@ async def examine(node: Node, network: Network, status: Callable[[str], None] = 
     document = node.document()
     document["announced"] = [str(endpoint) for endpoint in node.standing.own_endpoints()]
     document |= {"interfaces": list(_interfaces(network)), "warnings": warnings}
+    for server in document["turn"]:
+        if not server["opened"] and server["error"] is None:
+            server |= {"error": "no-answer", "detail": f"it has not answered within {LOOK:.0f} s"}
     document["advice"] = [*node.standing.advice(), *_more_advice(node.config, document)]
     return document
 
@@ -152,12 +156,30 @@ def _more_advice(config: Config, document: Document) -> Iterator[str]:
         yield "The router was not asked to open the port (--no-mapping)."
     if nat["mapping"] in ("address-dependent", "address-and-port-dependent"):
         yield _SYMMETRIC
-    if (
-        config.dht
-        and _is_connected(document)
-        and not any(each["nodes"] for each in document["dht"].values() if each is not None)
-    ):
-        yield "No node of the DHT has answered: either there is no way to the internet, or it lets no UDP through."
+    if _is_connected(document):
+        yield from _unanswered(config, document)
+
+
+def _unanswered(config: Config, document: Document) -> Iterator[str]:
+    """What it comes to that nobody on the internet has said anything over UDP."""
+    asked, heard = _stun_datagrams(document)
+    no_dht = config.dht and not any(each["nodes"] for each in document["dht"].values() if each is not None)
+    if no_dht and heard:
+        yield "No node of the DHT has answered, though UDP gets through: see which nodes it is entered by."
+        return
+    silent = ["node of the DHT"] if no_dht else []
+    if asked and not heard:
+        silent.append("STUN server")
+    if silent:
+        who = " and no ".join(silent)
+        yield f"No {who} has answered: either there is no way to the internet, or it lets no UDP through."
+
+
+def _stun_datagrams(document: Document) -> tuple[int, int]:
+    """Sent to STUN servers, and received from them."""
+    cores = [each["cores"].get(StunClient.__name__) for each in document["sockets"].values() if each is not None]
+    known = [core for core in cores if core is not None]
+    return sum(core["datagrams_out"] for core in known), sum(core["datagrams_in"] for core in known)
 
 
 def _port(document: Document) -> int:

@@ -125,7 +125,26 @@ async def test_a_stun_server_that_is_silent_or_unknown_is_a_warning(autojump_clo
 
 async def test_without_udp_there_is_no_dht_and_it_says_so(autojump_clock: MockClock) -> None:
     document = await examined("udpblock", dht_nodes=4)
-    assert "No node of the DHT has answered" in said(document)
+    assert "No node of the DHT has answered: either there is no way" in said(document)
+
+
+async def test_that_udp_is_blocked_is_said_where_stun_servers_are_asked_instead(autojump_clock: MockClock) -> None:
+    """Each is waited for, one after the other: with a few of them the warning comes when the doctor has gone."""
+    servers = tuple(f"20.99.0.{number}:3478" for number in range(1, 5))
+    assert "No STUN server has answered: either there is no way" in said(await examined("udpblock", stun=servers))
+    both = said(await examined("udpblock", stun=servers, dht_nodes=4))
+    assert "No node of the DHT and no STUN server has answered: either" in both
+
+
+async def test_where_udp_gets_through_it_is_not_suspected(autojump_clock: MockClock) -> None:
+    document = await examined("cone", stun_serves=True, dht=True, dht_bootstrap=("20.99.0.1:1",))
+    assert "No node of the DHT has answered, though UDP gets through" in said(document)
+
+
+async def test_a_turn_server_that_says_nothing_is_of_no_use(autojump_clock: MockClock) -> None:
+    """It was shown as one that had not been needed."""
+    document = await examined("cone", turn=("turn:me:secret@20.99.0.1:3478",))
+    assert "turn:20.99.0.1:3478 is of no use: it has not answered within 8 s" in shown(document)
 
 
 async def test_what_is_switched_off_or_done_by_hand_is_said(autojump_clock: MockClock) -> None:
