@@ -1,6 +1,7 @@
 """Who reaches whom, how soon and how: every pair of NATs, seed × leech, on kernel NATs.  Needs root.
 
-    python -m bench.reach [--worlds ours-ours,lt-lt] [--relay | --turn] [--kinds open,cone] [--pairs cone:symrand,...]
+    python -m bench.reach [--worlds ours-ours,lt-lt] [--relay | --turn] [--kinds open,cone | --ipv6]
+                          [--pairs cone:symrand,...]
 
 A world is SEED-LEECH, or SEED-LEECH-RENDEZVOUS, each "ours" or "lt" (libtorrent); the rendezvous is libtorrent's unless
 both others are ours.  In the world ours-ours-relay, which `--relay` asks for, the rendezvous relays; with `--turn` each
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from bench.reach_results import Cell, Record, add_record, read_records
 from bench.reach_table import report
-from tests.netlab.grid import KINDS, LIMIT, SAME, Unready, World, measure
+from tests.netlab.grid import KINDS, KINDS_IPV6, LIMIT, SAME, Unready, World, measure
 
 RELAY_WORLD = "ours-ours-relay"
 TURN_WORLDS = ("turn-turn", "turn-lt", "lt-turn")
@@ -56,6 +57,9 @@ def parse_options() -> argparse.Namespace:
         "--turn", dest="worlds", action="store_const", const=TURN_WORLDS, help=f"the same as {','.join(TURN_WORLDS)}"
     )
     parser.add_argument("--kinds", type=kinds_of, default=KINDS, metavar="K,...", help=f"all of {', '.join(KINDS)}")
+    parser.add_argument(
+        "--ipv6", dest="kinds", action="store_const", const=KINDS_IPV6, help=f"the kinds {', '.join(KINDS_IPV6)}"
+    )
     parser.add_argument("--pairs", type=pairs_of, metavar="S:L,...", help=f"only these; L may be {SAME}: on one LAN")
     parser.add_argument("--runs", type=int, default=1, help="times each cell is measured")
     parser.add_argument("--jobs", type=int, default=4, help="cells at once; not in their first seconds")
@@ -75,8 +79,8 @@ def worlds_of(text: str) -> tuple[str, ...]:
 
 def kinds_of(text: str) -> tuple[str, ...]:
     kinds = tuple(text.split(","))
-    if unknown := set(kinds) - set(KINDS):
-        raise ValueError(f"unknown: {unknown}")
+    if not (set(kinds) <= set(KINDS) or set(kinds) <= set(KINDS_IPV6)):
+        raise ValueError(f"{text}: of {', '.join(KINDS)}, or of {', '.join(KINDS_IPV6)}")
     return kinds
 
 

@@ -10,7 +10,8 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from tests.netlab.lab import GATEWAYS, Lab, Machine, end, home_nat, inside, rules
+from tests.netlab.lab import Lab, Machine, end, inside
+from tests.netlab.routers import GATEWAYS, home_nat, rules
 
 NETLINK_NETFILTER = 12  # linux/netlink.h
 NLM_F_REQUEST, NLM_F_ACK = 1, 4

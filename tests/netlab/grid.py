@@ -6,16 +6,14 @@ The rendezvous is a peer that knows both and has nothing to share: a leech of 4,
 that it does not complete one in the minute that a cell may take.  It and the seed are up, announced and connected to
 each other before the leech starts, and the seed's router has opened its port if it can.  Nodes are commands, ours or
 libtorrent's, that listen on one port and tell the same lines of JSON.  A rendezvous may also relay (`--relay-serve`);
-then two more peers first prove to it that strangers get through (`tests.netlab.provers`), and leave.  There is no IPv6,
-DHT or LSD; the tracker answers once in half an hour, so that whoever came early learns of who comes late from peers or
-not at all.
+then two more peers first prove to it that strangers get through (`tests.netlab.provers`), and leave.  All have IPv4
+alone or, where the kinds are of KINDS_IPV6, IPv6 alone.  There is no DHT or LSD; the tracker answers once in half an
+hour, so that whoever came early learns of who comes late from peers or not at all.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -23,11 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from swarm.endpoint import Endpoint
 from swarm.torrent.create import create
 from tests.needs import need_module
-from tests.netlab.coturn import URI, Coturn
-from tests.netlab.lab import GATEWAYS, Lab, Machine, wait_for_gateway
-from tests.netlab.provers import HELPER, Provers
+from tests.netlab.commands import COMMANDS, PORT
+from tests.netlab.coturn import Coturn
+from tests.netlab.lab import Lab, Machine, wait_for_gateway
+from tests.netlab.provers import Provers
+from tests.netlab.routers import GATEWAYS
 from tests.netlab.told import Line, Teller, statistics_of
 from tests.nodes import make_sample
 
@@ -45,13 +46,15 @@ KINDS = (
     "cgnsym",
 )  # fmt: skip
 
+KINDS_IPV6 = ("v6open", "v6fw", "v6pin", "v6upnp")
+"""In the open; behind a stateful firewall; behind one whose miniupnpd opens pinholes, by PCP or by UPnP."""
+
 SAME = "same"
 """For a leech on the LAN of its seed."""
 
 SIZE = 2 << 20  # bytes that the leech fetches
 PIECE_LENGTH = 512 << 10
 
-PORT = 6881
 TRACKER_PORT = 6969
 LIMIT = 60.0
 """Seconds from the leech's start to completion, else the cell has failed."""
@@ -150,7 +153,7 @@ class Unready(Exception):
 
 
 class Pair:
-    """A seed and a leech behind NATs (or one: SAME), a tracker and a rendezvous, in a laboratory of IPv4 alone.
+    """A seed and a leech behind NATs (or one: SAME), a tracker and a rendezvous, in a laboratory of one IP version.
 
     The machines are there at once, with their gateways; then come `start_others`, `settle` and `start_leech`.  What the
     nodes tell is copied into the laboratory's directory.
@@ -174,7 +177,7 @@ class Pair:
                 wait_for_gateway(machine)
         self._directory = lab.directory
         self._sample = make_sample(lab.directory / "seed", SIZE)
-        announce = f"http://{self.tracker.address}:{TRACKER_PORT}/announce"
+        announce = f"http://{Endpoint(self.tracker.address, TRACKER_PORT)}/announce"
         self._torrent = lab.directory / "sample.torrent"
         self._torrent.write_bytes(
             create(lab.directory / "seed/sample.bin", piece_length=PIECE_LENGTH, trackers=[announce])
@@ -302,13 +305,14 @@ def measure(
     quiet: AbstractContextManager[object] = NO_LOCK,
     logs: Path | None = None,
 ) -> Outcome:
-    """One cell, in a laboratory of its own.
+    """One cell, in a laboratory of its own.  Both kinds are of KINDS, or both of KINDS_IPV6.
 
     `Unready` if it cannot be set up.  Where several are measured at once they share a lock ``quiet``: none is set up
     while the leech of another is in its first seconds; nodes that only wait for each other do not disturb.  ``logs``, a
     directory, gets what the nodes told and their standard error.
     """
-    with Lab(ipv6=False) as lab:
+    ipv6 = seed_kind in KINDS_IPV6
+    with Lab(ipv4=not ipv6, ipv6=ipv6) as lab:
         try:
             with quiet:
                 pair = Pair(lab, seed_kind, leech_kind, world)
@@ -336,40 +340,9 @@ def _measured(pair: Pair, limit: float, quiet: AbstractContextManager[object]) -
     return Outcome(seconds, first_piece, way, why, mapped)
 
 
-def _our_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
-    command = "seed" if name == "seed" else "download"
-    environment = [f"PATH={os.environ['PATH']}", f"HOME={directory}.home", "PYTHONUNBUFFERED=1"]
-    options = ["-o", directory, "-p", PORT, "-d", rate, "-u", rate, "--json", "--no-dht", "--no-lsd"]
-    return ["env", "-i", *environment, sys.executable, "-m", "swarm", command, str(torrent), *map(str, options)]
-
-
-def _relay_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
-    """It also has one of those connect that prove its being reachable."""
-    options = ["--relay-serve", "--stats", f"{directory}.stats", "--peer", f"{HELPER}:{PORT}"]
-    return [*_our_command(name, machine, torrent, directory, rate), *options]
-
-
-def _turn_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
-    return [*_our_command(name, machine, torrent, directory, rate), "--turn", URI]
-
-
-def _libtorrent_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
-    role = "seed" if name == "seed" else "leech"
-    options = [role, torrent, directory, PORT, rate, *(["map"] if machine.kind in GATEWAYS else [])]
-    return [sys.executable, "-u", "-m", "tests.netlab.lt_node", *map(str, options)]
-
-
-COMMANDS: dict[str, Callable[[str, Machine, Path, Path, int], list[str]]] = {
-    "ours": _our_command,
-    "lt": _libtorrent_command,
-    "relay": _relay_command,
-    "turn": _turn_command,
-}
-
-
 def _host(line: Line) -> str:
     host: str = line["endpoint"].rpartition(":")[0]
-    return host
+    return host.strip("[]")  # libtorrent puts none around IPv6
 
 
 def _is_end_of(lost: Line, connected: Line) -> bool:
@@ -378,9 +351,10 @@ def _is_end_of(lost: Line, connected: Line) -> bool:
 
 
 def _is_mapped(machine: Machine) -> bool:
-    """Whether the machine's router forwards the port for TCP and UDP."""
+    """Whether the machine's router forwards the port, or lets it through, for TCP and UDP."""
     assert machine.router is not None
-    forwarded = machine.router.run("nft", "list", "chain", "inet", "lab", "prerouting_miniupnpd")
+    chain = "miniupnpd" if machine.kind in KINDS_IPV6 else "prerouting_miniupnpd"
+    forwarded = machine.router.run("nft", "list", "chain", "inet", "lab", chain)
     return forwarded.count(f"dport {PORT} ") >= 2
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.needs import need_program, need_root
+from tests.netlab.routers import CARRIERS, GATEWAY_PORTS, GATEWAYS, MINIUPNPD, OPEN, home_nat, rules
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 COMMAND_LIMIT = 20.0  # seconds for one set-up command
@@ -37,16 +38,6 @@ CLONE_NEWNET = 0x40000000  # linux/sched.h
 PUBLIC = "11.11.11."
 PUBLIC6 = "2a0e:11::"
 
-GATEWAYS = {"upnp": ("yes", "no"), "natpmp": ("no", "yes"), "cgn": ("yes", "yes"), "cgnsym": ("yes", "yes")}
-"""Which kinds have a miniupnpd, and whether it speaks UPnP, and NAT-PMP with PCP."""
-
-GATEWAY_PORTS = {"upnp": [":1900", ":5000"], "natpmp": [":5351"]}
-GATEWAY_PORTS["cgn"] = GATEWAY_PORTS["cgnsym"] = [*GATEWAY_PORTS["upnp"], *GATEWAY_PORTS["natpmp"]]
-"""Where the miniupnpd of each kind listens."""
-
-CARRIERS = {"cgn": "cone", "cgnsym": "symrand"}
-"""Which kinds have a carrier's NAT outside the home's, and of what kind it is."""
-
 _numbers = itertools.count()
 
 
@@ -54,7 +45,8 @@ _numbers = itertools.count()
 class Machine:
     """A network namespace.  ``router`` is the one it is behind, ``external`` its address as the public sees it.
 
-    A home router is itself behind its carrier's, if it has one.  ``kind`` is the NAT that a machine is behind.
+    Without IPv4, ``address``, ``external`` and ``address6`` are the same.  A home router is itself behind its
+    carrier's, if it has one.  ``kind`` is the NAT that a machine is behind.
     """
 
     name: str
@@ -85,11 +77,12 @@ class Machine:
         return process
 
     def bind(self, kind: socket.SocketKind, port: int = 0) -> socket.socket:
-        """A bound IPv4 socket of this machine, in this process."""
+        """A bound socket of this machine, in this process, of the family of its ``address``."""
+        family, wildcard = (socket.AF_INET6, "::") if ":" in self.address else (socket.AF_INET, "0.0.0.0")
         with inside(self.namespace):
-            made = socket.socket(socket.AF_INET, kind)
+            made = socket.socket(family, kind)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(("0.0.0.0", port))
+        made.bind((wildcard, port))
         return made
 
     def python(self, *arguments: str, log: Path | None = None) -> subprocess.Popen[str]:
@@ -100,15 +93,17 @@ class Machine:
 class Lab:
     """A context manager; machines are made with `public`, `behind` and `sibling`.
 
-    Without ``ipv6`` nothing here has it, so that no pair meets around its IPv4 NATs.
+    Without ``ipv6`` nothing here has it, so that no pair meets around its IPv4 NATs.  Without ``ipv4`` only routers
+    have that: miniupnpd does not start otherwise.
     """
 
-    def __init__(self, *, ipv6: bool = True) -> None:
+    def __init__(self, *, ipv4: bool = True, ipv6: bool = True) -> None:
+        assert ipv4 or ipv6
         need_root()
         for program in ("ip", "nft"):
             need_program(program)
         self.directory = Path(tempfile.mkdtemp(prefix="swarm-lab-"))
-        self._ipv6 = ipv6
+        self._ipv4, self._ipv6 = ipv4, ipv6
         self._prefix = f"sw{getpid()}x{next(_numbers)}-"
         self._machines: list[Machine] = []
         self._public = itertools.count(10)
@@ -135,10 +130,9 @@ class Lab:
     def public(self, name: str) -> Machine:
         """A machine with a public address."""
         number = next(self._public)
-        machine = self._namespace(name, f"{PUBLIC}{number}", f"{PUBLIC}{number}", f"{PUBLIC6}{number:x}")
+        machine = self._host(name, f"{PUBLIC}{number}", f"{PUBLIC}{number}", f"{PUBLIC6}{number:x}")
         self._plug(machine, "eth0", self._inet, "br0")
-        self._address(machine, "eth0", f"{machine.address}/24", f"{machine.address6}/64")
-        self._default_routes(machine, f"{PUBLIC}1", f"{PUBLIC6}1")
+        self._give_addresses(machine, f"{PUBLIC}1", f"{PUBLIC6}1")
         return machine
 
     def move(self, machine: Machine, address: str) -> None:
@@ -150,8 +144,8 @@ class Lab:
         machine.address = machine.external = address
 
     def behind(self, kind: str, name: str) -> Machine:
-        """A machine behind routers of its own of this kind, `RULES` and GATEWAYS; "open" is `public`."""
-        if kind == "open":
+        """A machine behind routers of its own of this kind, `RULES` and GATEWAYS; OPEN are `public`."""
+        if kind in OPEN:
             return self.public(name)
         number = next(self._routers)
         wan, wan6 = f"{PUBLIC}{99 + number}", f"{PUBLIC6}{99 + number:x}"
@@ -167,10 +161,10 @@ class Lab:
                 _run("ip", "-n", self._inet.namespace, "route", "add", f"2a0e:11:{number:x}::/64", "via", wan6)
         self._bridge(router, "lan", f"10.{number}.0.1/24", f"2a0e:11:{number:x}::1/64")
         _forward(router)
-        machine = self._namespace(name, f"10.{number}.0.2", wan, f"2a0e:11:{number:x}::2", router)
+        machine = self._host(name, f"10.{number}.0.2", wan, f"2a0e:11:{number:x}::2", router)
         machine.kind = kind
         self._join(machine, router)
-        router.run("nft", "-f", "-", stdin=rules(home_nat(kind), router.address, machine.address))
+        router.run("nft", "-f", "-", stdin=rules(home_nat(kind), router.address, f"10.{number}.0.2"))
         if kind in GATEWAYS:
             self.start_gateway(router, *GATEWAYS[kind])
         return machine
@@ -180,7 +174,7 @@ class Lab:
         assert of.router is not None
         number = next(self._siblings)
         address = f"{of.address.rpartition('.')[0]}.{number}"
-        machine = self._namespace(name, address, of.external, f"{of.address6[:-1]}{number:x}", of.router)
+        machine = self._host(name, address, of.external, f"{of.address6[:-1]}{number:x}", of.router)
         machine.kind = of.kind
         self._join(machine, of.router)
         return machine
@@ -198,6 +192,8 @@ class Lab:
         named = says or router.address
         external = f"ext_ip={named}" if ip_address(named).is_global else ""
         base.with_suffix(".conf").write_text(MINIUPNPD.format(external=external, upnp=upnp, natpmp=natpmp))
+        if natpmp == "no":  # it speaks PCP over IPv6 all the same
+            router.run("nft", "insert", "rule", "inet", "lab", "input", "udp", "dport", "5351", "drop")
         command = [program, "-d", "-f", f"{base}.conf", "-P", f"{base}.pid"]
         return router.start(*command, log=base.with_suffix(".log"))
 
@@ -223,6 +219,11 @@ class Lab:
         machine.run("sh", "-c", f"ip link set lo up; echo {value} > /proc/sys/net/ipv6/conf/default/{switch}")
         return machine
 
+    def _host(self, name: str, address: str, external: str, address6: str, router: Machine | None = None) -> Machine:
+        if not self._ipv4:
+            address = external = address6
+        return self._namespace(name, address, external, address6, router)
+
     def _carrier(self, router: Machine, kind: str, wan: str, number: int) -> None:
         carrier = self._namespace(f"{router.name}-c", wan, wan, router.address6)
         router.router = carrier
@@ -244,8 +245,14 @@ class Lab:
     def _join(self, machine: Machine, router: Machine) -> None:
         self._plug(machine, "eth0", router, "lan")
         network6 = machine.address6.rpartition(":")[0]
-        self._address(machine, "eth0", f"{machine.address}/24", f"{machine.address6}/64")
-        self._default_routes(machine, f"{machine.address.rpartition('.')[0]}.1", f"{network6}:1")
+        self._give_addresses(machine, f"{machine.address.rpartition('.')[0]}.1", f"{network6}:1")
+
+    def _give_addresses(self, machine: Machine, gateway: str, gateway6: str) -> None:
+        if self._ipv4:
+            self._address(machine, "eth0", f"{machine.address}/24")
+            self._default_routes(machine, gateway)
+        self._address(machine, "eth0", f"{machine.address6}/64")
+        self._default_routes(machine, gateway6)
 
     def _plug(self, machine: Machine, interface: str, switch: Machine, bridge: str) -> None:
         port = f"p{len(self._machines)}"
@@ -325,90 +332,3 @@ def _wire(one: Machine, interface: str, other: Machine, port: str) -> None:
 def _forward(machine: Machine) -> None:
     switches = "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"
     machine.run("sysctl", "-q", "-w", *switches)
-
-
-# ---- what routers do
-
-
-def _sequential(wan: str) -> str:
-    ports = ", ".join(f"{number} : {wan} . {40000 + number}" for number in range(2000))
-    return f'oifname "wan" meta l4proto {{ tcp, udp }} snat ip to numgen inc mod 2000 map {{ {ports} }}'
-
-
-MASQUERADE = 'oifname "wan" meta nfproto ipv4 masquerade'
-INWARD = "meta nfproto ipv4 meta l4proto { tcp, udp } th dport 1024-65535 dnat ip to"
-
-RULES = {
-    # kind: what happens before routing, after routing, and to forwarded packets; {wan} and {lan} are addresses
-    "fullcone": (f'iifname "wan" {INWARD} {{lan}}', MASQUERADE, ""),
-    "restricted": (
-        f'iifname "wan" ip saddr @contacted {INWARD} {{lan}}',
-        MASQUERADE,
-        'oifname "wan" update @contacted { ip daddr }',
-    ),
-    "cone": ("", MASQUERADE, ""),
-    "symseq": ("", "{sequential}", ""),
-    "symrand": ("", f"{MASQUERADE} fully-random", ""),
-    "udpblock": ("", MASQUERADE, "meta l4proto udp drop"),
-}
-"""RFC 4787 in nftables.  Linux preserves ports and filters by address and port unless told otherwise."""
-
-
-def home_nat(kind: str) -> str:
-    """The `RULES` of the home router of a kind: behind a carrier, and where ports can be opened, it is "cone"."""
-    return kind if kind in RULES else "cone"
-
-
-def rules(kind: str, wan: str, lan: str) -> str:
-    """The router's ruleset.  Uninvited packets for the router itself are dropped, or they would leave a conntrack entry
-    with which the next packet out collides and changes its port."""
-    before, after, forwarded = RULES[kind]
-    before = before.replace("{lan}", lan)
-    after = _sequential(wan) if kind == "symseq" else after
-    return f"""
-table inet lab {{
-  set contacted {{ type ipv4_addr; flags dynamic,timeout; timeout 120s; }}
-  chain miniupnpd {{ }}
-  chain prerouting_miniupnpd {{ type nat hook prerouting priority dstnat - 5; policy accept; }}
-  chain postrouting_miniupnpd {{ type nat hook postrouting priority srcnat - 5; policy accept; }}
-  chain before {{ type nat hook prerouting priority dstnat; policy accept;
-    {before}
-  }}
-  chain after {{ type nat hook postrouting priority srcnat; policy accept;
-    {after}
-  }}
-  chain forward {{ type filter hook forward priority filter; policy drop;
-    {forwarded}
-    ct state established,related accept
-    iifname "lan" accept
-    ct status dnat accept
-    jump miniupnpd
-  }}
-  chain input {{ type filter hook input priority filter; policy accept;
-    ct state established,related accept
-    meta l4proto ipv6-icmp accept
-    iifname "wan" drop
-  }}
-}}
-"""
-
-
-MINIUPNPD = """
-ext_ifname=wan
-{external}
-listening_ip=lan
-http_port=5000
-enable_upnp={upnp}
-enable_natpmp={natpmp}
-ipv6_disable=no
-secure_mode=yes
-system_uptime=no
-uuid=00000000-0000-4000-8000-000000000001
-force_igd_desc_v1=no
-allow 1024-65535 0.0.0.0/0 1024-65535
-upnp_table_name=lab
-upnp_nat_table_name=lab
-upnp_forward_chain=miniupnpd
-upnp_nat_chain=prerouting_miniupnpd
-upnp_nat_postrouting_chain=postrouting_miniupnpd
-"""

@@ -1,9 +1,9 @@
-"""``python -m tests.netlab.lt_node seed|leech TORRENT DIR PORT RATE [map]``: a libtorrent node that tells what it does
-as ours does.
+"""``python -m tests.netlab.lt_node seed|leech TORRENT DIR WILDCARD:PORT RATE [map]``: a libtorrent node that tells what
+it does as ours does.
 
 Runs until terminated and prints lines of ``--json``: start, tracker, peer (once the handshake is over), done.  RATE is
-in bytes per second each way, 0 for no limit.  libtorrent is at its defaults but for IPv4 only, no DHT, no LSD, opening
-ports only with ``map``, and `close_redundant_connections`: a seed would hang up on a seed.
+in bytes per second each way, 0 for no limit.  libtorrent is at its defaults but for one IP version, no DHT, no LSD,
+opening ports only with ``map``, and `close_redundant_connections`: a seed would hang up on a seed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ LOOK = 0.1  # seconds between two looks at the peers
 UTP_SOCKET = 1 << 17  # libtorrent/peer_info.hpp; its Python binding does not name it
 
 
-def main(role: str, torrent: str, directory: str, port: str, rate: str, *options: str) -> None:
+def main(role: str, torrent: str, directory: str, listen: str, rate: str, *options: str) -> None:
     started = time.monotonic()
-    session = lt.session(settings(int(port), int(rate), opens_ports="map" in options))
+    session = lt.session(settings(listen, int(rate), opens_ports="map" in options))
     handle = session.add_torrent(parameters(role, torrent, directory))
-    tell(started, "start", port=int(port))
+    tell(started, "start", port=int(listen.rpartition(":")[2]))
     connected: set[str] = set()
     while True:
         session.wait_for_alert(int(LOOK * 1000))
@@ -34,9 +34,9 @@ def main(role: str, torrent: str, directory: str, port: str, rate: str, *options
                 tell(started, "done")
 
 
-def settings(port: int, rate: int, *, opens_ports: bool) -> lt.settings_pack:  # in its stub only
+def settings(listen: str, rate: int, *, opens_ports: bool) -> lt.settings_pack:  # in its stub only
     return {
-        "listen_interfaces": f"0.0.0.0:{port}",
+        "listen_interfaces": listen,
         "enable_dht": False,
         "enable_lsd": False,
         "enable_upnp": opens_ports,

@@ -199,6 +199,24 @@ def test_ipv6_only_on_request() -> None:
         assert machine.router.run("ip", "-6", "route") == ""
 
 
+def test_ipv6_alone_is_firewalled_and_not_translated() -> None:
+    with Lab(ipv4=False) as made:
+        machine, public = made.behind("v6fw", "h"), made.public("p")
+        assert [each.run("ip", "-4", "addr", "show", "dev", "eth0") for each in (machine, public)] == ["", ""]
+        assert observe(made, machine) == Seen((PORT, PORT, PORT), ENDPOINT)
+        assert tcp_source(machine, public) == PORT
+        with closing(public.bind(TCP)) as knocking, closing(machine.bind(TCP, PORT)) as listener:
+            listener.listen()
+            knocking.settimeout(PATIENCE)
+            with pytest.raises(TimeoutError):
+                knocking.connect((machine.address, PORT))
+
+
+def test_ipv6_alone_in_the_open() -> None:
+    with Lab(ipv4=False) as made:
+        assert observe(made, made.behind("v6open", "h")) == Seen((PORT, PORT, PORT), ANYBODY)
+
+
 def test_two_machines_behind_one_router_share_its_address(lab: Lab) -> None:
     one = lab.behind("cone", "h")
     other = lab.sibling("h2", one)

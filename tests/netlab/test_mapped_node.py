@@ -63,7 +63,7 @@ class Scene:
         machine, where = self.lab.public(name), self._directory / name
         where.mkdir()
         started = time.monotonic()
-        arguments = ("leech", str(self.torrent), str(where), str(PORT), "0")
+        arguments = ("leech", str(self.torrent), str(where), f"0.0.0.0:{PORT}", "0")
         process = machine.python("-m", "tests.netlab.lt_node", *arguments, log=self._directory / f"{name}.log")
         return Teller(process, started, self._directory / f"{name}.jsonl")
 

@@ -1,4 +1,4 @@
-"""NAT behaviour discovery (RFC 5780) with Debian's coturn: each kernel NAT is found to be what `lab.RULES` makes it."""
+"""NAT behaviour discovery (RFC 5780) with Debian's coturn: each kernel NAT is found to be what `RULES` makes it."""
 
 from __future__ import annotations
 
