@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
 from typing import TypeVar
 
@@ -53,6 +53,10 @@ an address where it cannot reach us, which takes it up to 25 s; meanwhile its NA
 
 RECONNECT_AFTER = 30.0
 """Seconds until a peer that was connected is dialled again."""
+
+CARRIED_BACKOFF = 60.0
+"""Seconds at most between tries of a peer to whom only a relay carries us: any day a router opens or is exchanged, and
+the relay is to carry no more than it must."""
 
 CUT_OFF_AFTER = 1.0
 """The same for one whose connection broke without a goodbye: our NAT has a new address or lost its mappings, or his."""
@@ -233,17 +237,16 @@ class PeerList:
             return float("-inf")
         return self._later[0][0] if self._later else None
 
-    def failed(self, peer: KnownPeer, path: PathName, reason: str, now: float) -> None:
+    def failed(self, peer: KnownPeer, path: PathName, reason: str, now: float, *, carried: bool = False) -> None:
         """A rung did not reach the peer.  The first failure reported ends the attempt and begins the back-off; those
-        of the other rungs only add their reasons."""
+        of the other rungs only add their reasons.  ``carried``: a relay leads to the peer."""
         peer.reasons[path] = peer.last_reason = reason
         peer.remember(now, reason, path)
         if not peer.dialing:
             return
         peer.dialing = False
         peer.failures += 1
-        first = FIRST_BACKOFF_MANUAL if "manual" in peer.sources else FIRST_BACKOFF
-        backoff = min(first * 2 ** min(peer.failures - 1, 20), MAX_BACKOFF)
+        backoff = min(_backoff(peer), CARRIED_BACKOFF) if carried else _backoff(peer)
         if reason in HUNG_UP and peer.failures <= CROSSED_TRIES:
             backoff = min(backoff, CROSSED_BACKOFF)
         self._schedule(peer, now + backoff * self._rng.uniform(0.9, 1.1))
@@ -274,13 +277,25 @@ class PeerList:
         if not peer.connections:
             self._schedule(peer, now + (CUT_OFF_AFTER if cut_off else RECONNECT_AFTER))
 
+    def carried(self, peer: KnownPeer, now: float) -> None:
+        """A relay leads to the peer from now on: if it was given up for long, it is tried again soon."""
+        if peer.failures and not peer.busy:
+            self._schedule(peer, now + CARRIED_BACKOFF)
+
+    def retry_these(self, peers: Iterable[KnownPeer], now: float) -> None:
+        """Something has changed that concerns these: those that wait for their turn are tried now."""
+        for peer in peers:
+            if not peer.busy:
+                self._schedule(peer, now)
+
     def relay_lost(self, peer: KnownPeer, now: float, *, bytes_down: int, bytes_up: int, again: bool) -> None:
-        """A connection through a relay ended, which never kept the peer from being dialled; ``again``: at once."""
+        """A connection through a relay ended, which never kept the peer from being dialled; ``again``: at once, else
+        when its failures allow."""
         peer.bytes_down += bytes_down
         peer.bytes_up += bytes_up
         peer.remember(now, "disconnected", "relayed")
-        if again and not peer.busy:
-            self._schedule(peer, now + CUT_OFF_AFTER)
+        if not peer.busy and (again or peer.failures):
+            self._schedule(peer, now + (CUT_OFF_AFTER if again else _backoff(peer)))
 
     def retry_all(self, now: float) -> None:
         """Our network changed: what failed before means nothing any more."""
@@ -437,6 +452,12 @@ class PeerList:
             heappop(self._untried)
         while self._later and self._later[0][3]._ticket != self._later[0][2]:
             heappop(self._later)
+
+
+def _backoff(peer: KnownPeer) -> float:
+    """Seconds to wait after its latest failure."""
+    first = FIRST_BACKOFF_MANUAL if "manual" in peer.sources else FIRST_BACKOFF
+    return min(first * 2.0 ** min(max(peer.failures - 1, 0), 20), MAX_BACKOFF)
 
 
 def _most_telling(last: str, by_path: Mapping[PathName, str]) -> str:

@@ -139,6 +139,10 @@ class Turning:
         """Where whoever is relayed there is seen himself."""
         return self._relayed.get(endpoint)
 
+    def owner_of(self, endpoint: Endpoint) -> Endpoint:
+        """Where whoever is connected to us from there is seen himself: there, unless a server receives for him."""
+        return self._relayed.get(endpoint, endpoint)
+
     # -- handshakes -------------------------------------------------------------------------------------------------
 
     async def shaken(self, port: TurnPort, remote: Endpoint, ours: Handshake) -> tuple[Link, Handshake]:

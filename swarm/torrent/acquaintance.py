@@ -70,6 +70,7 @@ class Acquaintances:
         known = self._peers.add(listens, "incoming", trio.current_time(), peer_id=identity.peer_id)
         if known is not None and identity.path in INDIRECT_PATHS:
             self._relayed[peer] = known
+            self._peers.carried(known, trio.current_time())
         elif known is not None:
             self._peers.connected(known, identity.path, inbound=True)
             self._direct[peer] = known

@@ -199,6 +199,13 @@ class Admission:
         """Whether a relay carries us to the peer."""
         return self._acquaintances.is_relayed_to(peer)
 
+    def retry_carried(self) -> None:
+        """We are reached in another way than before: see if those to whom a relay carries us can be met directly."""
+        if not any(peer.identity.path in INDIRECT_PATHS for peer in self._connections):
+            return
+        self.peers.retry_these([peer for peer in self.peers if self._is_carried_to(peer)], trio.current_time())
+        self._lent.dialer.wake()
+
     def wants_circuit(self, sender: Endpoint) -> bool:
         """Whether a relay may lead somebody to us who is seen there."""
         standing = (peer for peer in self._connections if not peer.closing)
@@ -264,9 +271,9 @@ class Admission:
         self._lent.emit(DialFailed(self._info_hash, failure.endpoint, failure.path, failure.reason, failure.seconds))
 
     def dial_failed(self, peer: KnownPeer, failures: Sequence[Failure]) -> None:
-        now = trio.current_time()
+        now, carried = trio.current_time(), self._is_carried_to(peer)
         for failure in sorted(failures, key=lambda each: each.reason not in HUNG_UP):  # it decides when to try again
-            self.peers.failed(peer, failure.path, failure.reason, now)
+            self.peers.failed(peer, failure.path, failure.reason, now, carried=carried)
 
     async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:
         """Admit a handshaken stream and serve it until it ends; a refused one is closed and the reason counted."""
@@ -282,6 +289,14 @@ class Admission:
             await self._serve(peer, known, seconds)
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _is_carried_to(self, peer: KnownPeer) -> bool:
+        """Whether a relay carries us to the peer, or a TURN server to somebody at its address."""
+        return self.is_relayed_to(peer) or any(
+            other.identity.path == "turn"
+            and self._lent.turning.owner_of(other.identity.endpoint).host == peer.endpoint.host
+            for other in self._connections
+        )
 
     def _reason_to_refuse(self, identity: Identity) -> str | None:
         """Why a connection is not admitted; settles duplicates where both ends decide alike."""
@@ -360,6 +375,7 @@ class Admission:
             self._lent.work.start_soon(self._settle_duplicates, rival, peer)
         if known is not None and identity.path in INDIRECT_PATHS and not self._lent.turning.is_relayed(known.endpoint):
             self._acquaintances.met_through_relay(peer, known)
+            self.peers.carried(known, trio.current_time())
         elif known is not None:
             if identity.path == "tcp" and known.good_path != "tcp" and identity.endpoint.address.is_global:
                 known.swapped = True  # µTP had the head start: it does not get there

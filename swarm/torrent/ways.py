@@ -65,6 +65,8 @@ class Ways:
         admission.punching = self.punching if lent.config.punch else None
         admission.relaying = self.relaying if lent.relay.is_client else None
         admission.turned = self.turned
+        self._relay = lent.relay
+        self._way_out = lent.relay.is_reachable(), lent.relay.way_out()
         self._introducers: WeakSet[PeerConnection] = WeakSet()
 
     def tick(self, now: float) -> None:
@@ -73,6 +75,10 @@ class Ways:
         self.reaching.tick(now)
         self.relaying.tick(now)
         self.turned.tick(now)
+        way_out = self._relay.is_reachable(), self._relay.way_out()
+        if way_out != self._way_out:
+            self._way_out = way_out
+            self.admission.retry_carried()
 
     def handshake_received(self, peer: PeerConnection, theirs: ExtendedHandshake) -> None:
         """A peer says what it speaks and where else it is (BEP 10)."""
