@@ -333,6 +333,13 @@ class PeerConnection:
         self.send(self.downloader.reconsider())
         self.refill()
 
+    def limits_changed(self) -> None:
+        """The rate limits are others now: what was held back for them may be due long before it was to be."""
+        now = trio.current_time()
+        self._pay(self._torrent.download_limits, 0, now)
+        self.refill()
+        self._writer.limits_changed(now)
+
     def refill(self) -> None:
         """Ask for more if there is room in the pipeline and something to ask for."""
         self.send(self.downloader.refill(trio.current_time()))

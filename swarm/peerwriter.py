@@ -80,6 +80,11 @@ class PeerWriter:
         """There is something else to send."""
         self._woken.set()
 
+    def limits_changed(self, now: float) -> None:
+        """The limits of what is sent are others now."""
+        self._upload_at = now + take_all(self._library.upload_limits, 0, now)
+        self._woken.set()
+
     @property
     def has_room(self) -> bool:
         """Whether the peer reads what it is sent: bulk that is not blocks waits while it does not."""

@@ -40,9 +40,9 @@ class Wishes:
     """Files to be fetched before the others, and after them."""
     low: frozenset[int] = frozenset()
 
-    download_rate: int = 0
+    download_rate: int = 100_000
     download_limited: bool = False
-    upload_rate: int = 0
+    upload_rate: int = 100_000
     upload_limited: bool = False
     honours_session_limits: bool = True
     """Whether the limits of the whole daemon hold for it, too."""

@@ -18,9 +18,9 @@ class Options:
     start_added: bool = True
     """Whether an added torrent starts by itself, if nothing else is said."""
 
-    download_rate: int = 0
+    download_rate: int = 100_000
     download_limited: bool = False
-    upload_rate: int = 0
+    upload_rate: int = 100_000
     upload_limited: bool = False
 
     alternative_download_rate: int = 50_000

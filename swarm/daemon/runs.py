@@ -6,6 +6,7 @@ take longer.  What may run is `swarm.daemon.policy`; why it should not, everybod
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +20,9 @@ from swarm.daemon.tally import Tally
 from swarm.daemon.wanted import select
 from swarm.errors import StorageError
 from swarm.node import Node
+from swarm.peer import PeerConnection
 from swarm.torrent.metainfo import Tiers
+from swarm.torrent.room import MADE_ROOM
 
 STARTS_AT_ONCE = 16
 """Torrents started before others have their turn."""
@@ -101,6 +104,7 @@ class Runs:
         self._tally.ended(entry)
         if torrent.have is not None:
             entry.kept_have = torrent.have.copy()
+        entry.original = entry.metainfo or entry.original
         entry.torrent = None
 
     # -- what holds for those that run ------------------------------------------------------------------------------
@@ -109,13 +113,15 @@ class Runs:
         """Replace some of the options, by name; they hold at once."""
         self.options = options = replace(self.options, **changes)
         if options.alternative_rates:
-            self.node.set_rates(options.alternative_download_rate, options.alternative_upload_rate)
+            self.node.set_rates(_limit(options.alternative_download_rate), _limit(options.alternative_upload_rate))
         else:
             self.node.set_rates(
-                options.download_rate if options.download_limited else 0,
-                options.upload_rate if options.upload_limited else 0,
+                _limit(options.download_rate, options.download_limited),
+                _limit(options.upload_rate, options.upload_limited),
             )
         self.node.max_connections = options.peer_limit
+        running = [entry.torrent for entry in self._roster.entries.values() if entry.torrent is not None]
+        _part([peer for torrent in running for peer in torrent.connections], options.peer_limit)
         for entry in self._roster.entries.values():
             self._apply_limits(entry)
 
@@ -139,12 +145,13 @@ class Runs:
         wishes, torrent = entry.wishes, entry.torrent
         if torrent is not None:
             torrent.set_rates(
-                wishes.download_rate if wishes.download_limited else 0,
-                wishes.upload_rate if wishes.upload_limited else 0,
+                _limit(wishes.download_rate, wishes.download_limited),
+                _limit(wishes.upload_rate, wishes.upload_limited),
                 alone=not wishes.honours_session_limits,
             )
-            limit = wishes.peer_limit
-            torrent.admission.max_peers = self.options.peer_limit_per_torrent if limit is None else limit
+            limit = self.options.peer_limit_per_torrent if wishes.peer_limit is None else wishes.peer_limit
+            torrent.admission.max_peers = limit
+            _part(torrent.connections, limit)
 
     async def _announce_to(self, entry: Entry) -> None:
         if entry.torrent is not None:
@@ -153,3 +160,17 @@ class Runs:
     def _default_trackers(self, entry: Entry) -> Tiers:
         public = entry.metainfo is not None and not entry.metainfo.private
         return self.options.default_trackers if public else ()
+
+
+def _limit(rate: int, limited: bool = True) -> int:
+    """For the node, where 0 stands for no limit; a limit of 0 lets (nearly) nothing pass, as with Transmission."""
+    return max(rate, 1) if limited else 0
+
+
+def _part(peers: Collection[PeerConnection], most: int) -> None:
+    """Of more connections than there may be, end those that move least, the youngest first."""
+    standing = [peer for peer in peers if not peer.closing]
+    if len(standing) > most:
+        standing.sort(key=lambda peer: (peer.rate_down + peer.rate_up, -peer.connected_at))
+        for peer in standing[: len(standing) - most]:
+            peer.close(MADE_ROOM)

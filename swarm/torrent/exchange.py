@@ -143,8 +143,10 @@ class Exchange:
             each.reconsider()
 
     def limits_changed(self) -> None:
-        """How many are unchoked at once depends on the rate that they share."""
+        """How many are unchoked at once depends on the rate that they share; and whoever waits, waits for another time."""
         self._choker.set_slots(self._config.upload_slots, self._limits.upload_rate)
+        for peer in self.connections:
+            peer.limits_changed()
 
     def tick(self, now: float) -> None:
         """Once a second while there are connections, after theirs."""

@@ -569,7 +569,7 @@ async def test_what_is_settled_at_the_start_can_be_confirmed_but_not_changed(rem
     for name, value in (("dht-enabled", False), ("peer-port", 1), ("encryption", "required"), ("incomplete-dir", "/x")):
         error = await remote.error("session-set", {name: value, "speed-limit-up": 3})
         assert error == f"{name} cannot be changed while the daemon runs"
-    assert remote.session.options.upload_rate == 0
+    assert remote.session.options.upload_rate == 100_000
     assert "download directory" in await remote.error("session-set", {"download-dir": "x"})
 
 
