@@ -22,7 +22,6 @@ from swarm.daemon.roster import Roster
 from swarm.daemon.state import StateDirectory
 from swarm.daemon.tally import Tally, counters_of
 from swarm.torrent.disk import Runner
-from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.resume import load_resume, resume_path
 
@@ -69,9 +68,11 @@ class Archive:
             )
             await self._runner(self._state.save_entry, entry.info_hash, entry_document(kept))
 
-    async def save_source(self, source: Metainfo | Magnet) -> None:
+    async def save_source(self, entry: Entry) -> None:
         """Keep the torrent itself: it is there from then on."""
-        await self._runner(self._state.save_source, source)
+        async with self._saving:
+            if self._roster.holds(entry):
+                await self._runner(self._state.save_source, entry.original)
 
     async def save_session(self) -> None:
         """Keep options, sums and the order of the queue."""
@@ -98,13 +99,17 @@ class Archive:
 
     async def forget(self, info_hash: bytes) -> None:
         """The torrent is removed."""
-        await self._runner(self._state.forget, info_hash)
+        async with self._saving:  # what is being written of it first
+            await self._runner(self._state.forget, info_hash)
 
     # -- its files --------------------------------------------------------------------------------------------------
 
     async def move_data(self, metainfo: Metainfo, source: Path, target: Path) -> None:
-        """Move its files; what was verified stays so."""
+        """Move its files."""
         await self._runner(move_data, metainfo, source, target)
+
+    async def relocate(self, metainfo: Metainfo, target: Path) -> None:
+        """They were moved: what was verified stays so."""
         if self._resume is not None:
             await self._runner(relocate_resume, self._resume, metainfo, target)
 

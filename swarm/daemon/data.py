@@ -40,12 +40,14 @@ def move_data(metainfo: Metainfo, source: Path, target: Path) -> None:
                 if error.errno != errno.EXDEV:
                     raise
                 copied.append((old, new))
-                shutil.copy2(old, new, follow_symlinks=False)
+                _copy(old, new)
     except OSError as error:
         _take_back(moved, copied)
+        _remove_empty_directories(metainfo, target)
         raise StorageError(f"cannot move {metainfo.name} to {target}: {error.strerror}") from error
     except StorageError:
         _take_back(moved, copied)
+        _remove_empty_directories(metainfo, target)
         raise
     for old, _ in copied:
         os.unlink(old)
@@ -92,6 +94,14 @@ def _pairs(metainfo: Metainfo, source: Path, target: Path) -> list[tuple[Path, P
 
 def _is_beneath(directory: Path, parts: tuple[str, ...]) -> bool:
     return not any(directory.joinpath(*parts[:count]).is_symlink() for count in range(1, len(parts)))
+
+
+def _copy(old: Path, new: Path) -> None:
+    """Onto the disk itself: the only other copy is about to go."""
+    shutil.copy2(old, new, follow_symlinks=False)
+    if not new.is_symlink():
+        with open(new, "rb") as file:
+            os.fsync(file.fileno())
 
 
 def _take_back(moved: list[tuple[Path, Path]], copied: list[tuple[Path, Path]]) -> None:

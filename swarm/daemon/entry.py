@@ -104,6 +104,8 @@ class Entry:
         """Ascending in the order of adding, and never that of another torrent in one run."""
         self.original = source
         """As it was added, or as peers have sent it."""
+        self.written = source
+        """As it is kept on disk."""
         self.directory = directory
         self.peers: tuple[Endpoint, ...] = ()
         """To be asked at once when it starts, until the daemon ends."""
@@ -159,7 +161,9 @@ class Entry:
     @property
     def metainfo(self) -> Metainfo | None:
         """None while peers have not sent it."""
-        return self.original if isinstance(self.original, Metainfo) else None
+        if isinstance(self.original, Metainfo):
+            return self.original
+        return self.torrent.metainfo if self.torrent is not None and self.torrent.has_metadata else None
 
     @property
     def trackers(self) -> Tiers:
@@ -173,7 +177,7 @@ class Entry:
     @property
     def name(self) -> str:
         """What to call it; of a link, before the metadata is there, what that says, or the info-hash."""
-        return self.original.name or self.info_hash.hex()
+        return (self.metainfo or self.original).name or self.info_hash.hex()
 
     # -- how it stands ----------------------------------------------------------------------------------------------
 

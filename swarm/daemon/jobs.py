@@ -6,6 +6,7 @@ One job at a time for each torrent; its `Entry.lock` is held meanwhile.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 from pathlib import Path
 
 import trio
@@ -43,39 +44,50 @@ class Jobs:
                 entry.problem = str(error)
             finally:
                 entry.job = None
-        await self._archive.save(entry)
+        await self._or_warn(self._archive.save(entry), entry)
         self._runs.arrange()
 
     async def move(self, entry: Entry, directory: Path, data: bool) -> None:
-        """Have its files beneath ``directory``: moved there with ``data``, else found there."""
+        """Have its files beneath ``directory``: moved there with ``data``, else found there.
+
+        Begun, it is finished whatever is cancelled: a daemon that ends must know where its data is.
+        """
         async with entry.lock:
-            entry.job = "move"
-            try:
-                await self._runs.halt(entry)
-                if data and entry.metainfo is not None:
-                    await self._archive.move_data(entry.metainfo, entry.directory, directory)
-                else:
-                    entry.kept_have = None
-                entry.directory = directory
-                entry.problem = None
-            except StorageError as error:
-                entry.problem = str(error)
-            finally:
-                entry.job = None
-        entry.times.edited_at = time.time()
-        await self._archive.save(entry)
+            with trio.CancelScope(shield=True):
+                await self._move(entry, directory, data)
         self._runs.arrange()
+
+    async def _move(self, entry: Entry, directory: Path, data: bool) -> None:
+        entry.job = "move"
+        try:
+            await self._runs.halt(entry)
+            moved = entry.metainfo if data else None
+            if moved is not None:
+                await self._archive.move_data(moved, entry.directory, directory)
+            else:
+                entry.kept_have = None
+            entry.directory, entry.problem = directory, None
+            if moved is not None:
+                await self._or_warn(self._archive.relocate(moved, directory), entry)
+        except StorageError as error:
+            entry.problem = str(error)
+        finally:
+            entry.job = None
+        entry.times.edited_at = time.time()
+        await self._or_warn(self._archive.save(entry), entry)
 
     def leave(self, entry: Entry) -> None:
         """It is about to be removed: `wait_left` blocks until `remove` has ended."""
         self._leaving[entry.info_hash] = trio.Event()
 
     async def remove(self, entry: Entry, delete: bool) -> None:
-        """End what is left of a torrent that is in no list any more, with ``delete`` its files, too."""
+        """End what is left of a torrent that is in no list any more, with ``delete`` its files, too; whatever is
+        cancelled, since nobody would know of it any more."""
         try:
-            async with entry.lock:
-                await self._runs.halt(entry)
-                await self._archive.forget_data(entry, delete=delete)
+            with trio.CancelScope(shield=True):
+                async with entry.lock:
+                    await self._runs.halt(entry)
+                    await self._archive.forget_data(entry, delete=delete)
         except StorageError as error:
             self._runs.node.emit(Warned(str(error), entry.info_hash))
         finally:
@@ -85,3 +97,9 @@ class Jobs:
         """Block until nothing of such a torrent is left that was removed."""
         while (leaving := self._leaving.get(info_hash)) is not None:
             await leaving.wait()
+
+    async def _or_warn(self, keeping: Awaitable[None], entry: Entry) -> None:
+        try:
+            await keeping
+        except StorageError as error:
+            self._runs.node.emit(Warned(str(error), entry.info_hash))

@@ -53,14 +53,14 @@ class Rounds:
 
     async def _judge(self, entry: Entry, now: float) -> None:
         """Keep what has changed by itself: metadata came, a download ended, the disk failed, enough was shared."""
+        if entry.metainfo is not None and entry.metainfo is not entry.written:
+            entry.original = entry.written = entry.metainfo
+            await self._or_warn(self._archive.save_source, entry)
+            self._runs.learnt_metadata(entry)
         torrent = entry.torrent
         if torrent is None or entry.lock.locked():
             return
         state = torrent.state
-        if entry.metainfo is None and state not in ("metadata", "stopped", "failed"):
-            entry.original = torrent.metainfo
-            await self._or_warn(self._archive.save_source, entry.original)
-            self._runs.learnt_metadata(entry)
         if (state == "seeding") != (entry.times.done_at is not None) and state in ("seeding", "downloading"):
             entry.times.done_at = time.time() if state == "seeding" else None
             await self._or_warn(self._archive.save, entry)

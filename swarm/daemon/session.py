@@ -138,7 +138,7 @@ class Session:
         entry.peers = tuple(peers)
         try:
             await self._archive.save(entry)
-            await self._archive.save_source(source)
+            await self._archive.save_source(entry)
         except StorageError:
             self._roster.drop(entry)
             raise

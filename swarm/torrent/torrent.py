@@ -141,6 +141,11 @@ class Torrent:
         return self._content.metainfo.name if self._content is not None else self.metadata.name
 
     @property
+    def has_metadata(self) -> bool:
+        """Whether there is a `metainfo`."""
+        return self._content is not None
+
+    @property
     def metainfo(self) -> Metainfo:
         """RuntimeError while only a magnet link is known: see `wait_metadata`."""
         if self._content is None:
