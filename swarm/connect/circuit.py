@@ -10,7 +10,6 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Protocol
 
 import trio
@@ -33,6 +32,7 @@ from swarm.ext.relay_message import (
     eof_frame,
 )
 from swarm.net.network import Buffer
+from swarm.net.one_task import OneTask
 
 GRANTED_AT_ONCE = WINDOW // 4
 """Credit that is granted in one message."""
@@ -81,7 +81,7 @@ class Circuit(trio.abc.HalfCloseableStream):
         self._closed = self._shut = False
         self._ended = self._deaf = False  # the other end: sends no more; reads no more
         self._news = trio.lowlevel.ParkingLot()
-        self._busy: set[str] = set()
+        self._sending, self._receiving = OneTask("sending on"), OneTask("receiving from")
         carrier.circuits[number] = self
         carrier.tell_frame(credit_frame(number, WINDOW))
 
@@ -99,13 +99,13 @@ class Circuit(trio.abc.HalfCloseableStream):
         limit = RECEIVE_SIZE if max_bytes is None else operator.index(max_bytes)
         if limit < 1:
             raise ValueError("max_bytes must be at least 1")
-        with self._alone("receiving"):
+        with self._receiving:
             await self._wait_readable()
             return b"".join(self._take(limit))
 
     async def receive_into(self, buffer: memoryview) -> int:
         """Fill the front of ``buffer`` with what is there; the count, 0 after the other end's half-close."""
-        with self._alone("receiving"):
+        with self._receiving:
             await self._wait_readable()
             count = 0
             for part in self._take(len(buffer)):
@@ -146,7 +146,7 @@ class Circuit(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: Buffer) -> None:
         """Returns when all bytes have left for the relay or wait to; cancelled, a part may have been sent."""
-        with self._alone("sending"):
+        with self._sending:
             await trio.lowlevel.checkpoint()
             self._check_sendable()
             rest = memoryview(data).cast("B")
@@ -160,13 +160,13 @@ class Circuit(trio.abc.HalfCloseableStream):
                 self._carrier.carry(self, frame, cost)
 
     async def wait_send_all_might_not_block(self) -> None:
-        with self._alone("sending"):
+        with self._sending:
             await trio.lowlevel.checkpoint()
             self._check_sendable()
             await self._wait_credit(LEAST_CREDIT)
 
     async def send_eof(self) -> None:
-        with self._alone("sending"):
+        with self._sending:
             await trio.lowlevel.checkpoint()
             if self._closed:
                 raise trio.ClosedResourceError("this stream was closed")
@@ -249,13 +249,3 @@ class Circuit(trio.abc.HalfCloseableStream):
         self._arrived.clear()
         self._carrier.circuits.pop(self._number, None)
         self._news.unpark_all()
-
-    @contextmanager
-    def _alone(self, doing: str) -> Iterator[None]:
-        if doing in self._busy:
-            raise trio.BusyResourceError(f"another task is {doing} on this stream")
-        self._busy.add(doing)
-        try:
-            yield
-        finally:
-            self._busy.discard(doing)

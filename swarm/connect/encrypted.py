@@ -8,8 +8,7 @@ scopes.  Does not say when which handshake is tried: that is `swarm.connect.shak
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -19,6 +18,7 @@ from swarm.connect.dial import Link
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.net.network import Buffer, ReceivesInto, Stream, TellsRoundTrip
+from swarm.net.one_task import OneTask
 from swarm.ratelimit import TokenBucket
 from swarm.torrent.disk import Runner
 from swarm.wire.encryption import KEY_LENGTH, PLAINTEXT, RC4, Initiator, Responder
@@ -53,7 +53,8 @@ class EncryptedStream(trio.abc.HalfCloseableStream):
         self._opening = opening
         self._encrypt = encrypt
         self._decrypt = decrypt
-        self._sending = False
+        # Asked before anything is encrypted: bytes that are not sent would put the two keystreams out of step.
+        self._sending = OneTask("sending on")
 
     @property
     def local(self) -> Endpoint | None:
@@ -87,7 +88,7 @@ class EncryptedStream(trio.abc.HalfCloseableStream):
 
     async def send_vectored(self, buffers: Sequence[Buffer]) -> None:
         """Send ``buffers`` in order and leave them unchanged; cancelled, the stream is unusable."""
-        with self._sending_alone():
+        with self._sending:
             copy = memoryview(bytearray().join(buffers))
             for start in range(0, len(copy) or 1, SLICE):  # an empty one too: the inner stream may be closed
                 part = copy[start : start + SLICE]
@@ -96,11 +97,11 @@ class EncryptedStream(trio.abc.HalfCloseableStream):
                 await self._inner.send_all(opening + part if opening else part)
 
     async def wait_send_all_might_not_block(self) -> None:
-        with self._sending_alone():
+        with self._sending:
             await self._inner.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        with self._sending_alone():
+        with self._sending:
             await self._inner.send_eof()
 
     async def aclose(self) -> None:
@@ -108,17 +109,6 @@ class EncryptedStream(trio.abc.HalfCloseableStream):
 
     def abort(self) -> None:
         self._inner.abort()
-
-    @contextmanager
-    def _sending_alone(self) -> Iterator[None]:
-        """Asked before anything is encrypted: bytes that are not sent would put the two keystreams out of step."""
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._sending = True
-        try:
-            yield
-        finally:
-            self._sending = False
 
 
 class Encryption:

@@ -12,8 +12,8 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import trio
@@ -22,6 +22,7 @@ from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_
 from swarm.endpoint import Endpoint
 from swarm.net.device import pin_to_device
 from swarm.net.network import Buffer
+from swarm.net.one_task import OneTask
 from swarm.net.sockaddr import family_of, from_sockaddr, to_sockaddr
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class TcpStream(trio.abc.HalfCloseableStream):
         self._sock = sock
         self._local = local
         self._remote = remote
-        self._sending = False
+        self._sending = OneTask("sending on")
         self._sent_eof = False
         with suppress(OSError):  # the other end may have reset it already; the first call will say so
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -122,7 +123,7 @@ class TcpStream(trio.abc.HalfCloseableStream):
 
     async def send_vectored(self, buffers: Sequence[Buffer]) -> None:
         """Send ``buffers`` in order without joining them; cancelled, the stream may have sent a part."""
-        with self._sending_alone():
+        with self._sending:
             self._require_not_ended()
             unsent = [view for view in (memoryview(buffer).cast("B") for buffer in buffers) if view.nbytes]
             if not unsent:
@@ -137,7 +138,7 @@ class TcpStream(trio.abc.HalfCloseableStream):
         Pages that are not in the page cache are read from the disk in this thread.  Raises OSError for a fault of the
         file: EIO if it ends early, else what the kernel says.  Cancelled, the stream may have sent a part.
         """
-        with self._sending_alone():
+        with self._sending:
             self._require_not_ended()
             self._require_open()
             if not count:
@@ -150,12 +151,12 @@ class TcpStream(trio.abc.HalfCloseableStream):
                 count -= sent
 
     async def wait_send_all_might_not_block(self) -> None:
-        with self._sending_alone():
+        with self._sending:
             self._require_open()
             await wait_writable(self._sock)
 
     async def send_eof(self) -> None:
-        with self._sending_alone():
+        with self._sending:
             await checkpoint()
             if not self._sent_eof:
                 self._shut_down_writing()
@@ -213,16 +214,6 @@ class TcpStream(trio.abc.HalfCloseableStream):
         except OSError as error:
             raise self._translated(error) from error
         self._sent_eof = True
-
-    @contextmanager
-    def _sending_alone(self) -> Iterator[None]:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this stream")
-        self._sending = True
-        try:
-            yield
-        finally:
-            self._sending = False
 
     def _require_not_ended(self) -> None:
         if self._sent_eof:

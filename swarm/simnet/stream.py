@@ -8,13 +8,13 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import trio
 
 from swarm.endpoint import Endpoint
 from swarm.net.network import Buffer, Listener, ReceivesInto, SendsVectored, Stream
+from swarm.net.one_task import OneTask
 from swarm.simnet.tcp import RUN, Connection, State
 from swarm.simnet.tcpstack import TcpStack
 
@@ -28,8 +28,8 @@ class SimStream(trio.abc.HalfCloseableStream):
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._closed = False
-        self._sending = _OneAtATime("another task is sending on this stream")
-        self._receiving = _OneAtATime("another task is receiving from this stream")
+        self._sending = OneTask("sending on")
+        self._receiving = OneTask("receiving from")
 
     @property
     def local(self) -> Endpoint:
@@ -206,26 +206,6 @@ class SimListener:
         self._established.append(connection)
         self._waiting.unpark()
         return True
-
-
-class _OneAtATime:
-    """Raises trio.BusyResourceError for a second task inside."""
-
-    __slots__ = ("_busy", "_message")
-
-    def __init__(self, message: str) -> None:
-        self._message = message
-        self._busy = False
-
-    def __enter__(self) -> None:
-        if self._busy:
-            raise trio.BusyResourceError(self._message)
-        self._busy = True
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._busy = False
 
 
 if TYPE_CHECKING:
