@@ -143,7 +143,7 @@ class Exchange:
             each.reconsider()
 
     def limits_changed(self) -> None:
-        """How many are unchoked at once depends on the rate that they share; and whoever waits, waits for another time."""
+        """How many are unchoked at once depends on the rate that they share; and whoever waits does so anew."""
         self._choker.set_slots(self._config.upload_slots, self._limits.upload_rate)
         for peer in self.connections:
             peer.limits_changed()
