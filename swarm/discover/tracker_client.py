@@ -62,6 +62,11 @@ class TrackerClient:
         self._network = network
         self._udp = udp
         self._own_ipv6 = own_ipv6
+        self._families: set[Family] | None = None  # those we have an address of; asking the kernel takes 0.5 ms
+
+    def network_changed(self) -> None:
+        """Our addresses may be others now."""
+        self._families = None
 
     async def routes(self, url: str) -> list[Route]:
         """The families to announce from (BEP 7), IPv6 first: those in which the name *and* we have an address.
@@ -74,7 +79,9 @@ class TrackerClient:
             remotes = await self._network.resolve(host, port)
         except OSError as error:
             raise RemoteError("no-address", f"{host}: {error.strerror or error}") from None
-        ours = self._own_families()
+        if self._families is None:
+            self._families = self._own_families()
+        ours = self._families
         udp = urlsplit(url).scheme == "udp"
         routes = []
         for family in _families():

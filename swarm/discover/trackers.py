@@ -31,9 +31,10 @@ ANNOUNCE_TIMEOUT = 40.0
 SECOND_FAMILY_TIMEOUT = 10.0
 """Seconds that the other address family still has when one was answered."""
 
-MAX_FAREWELLS = 100
-MAX_FAREWELLS_PER_HOST = 25
-"""``stopped`` announces under way at once, when a node closes with thousands of torrents; and of these to one host."""
+MAX_FAREWELLS = 200
+FIRST_FAREWELLS, MAX_FAREWELLS_PER_HOST = 25, 100
+"""``stopped`` announces under way at once, when a node closes with thousands of torrents; and of these to one host, one
+more for each that it answers: hosts that hang keep no places from those that answer."""
 
 Found = Callable[[Sequence[Endpoint], SourceName], None]
 
@@ -125,6 +126,7 @@ class Announcer:
 
     def network_changed(self) -> None:
         """Our addresses or routes changed: try what failed again, and tell the others where we are now."""
+        self.client.network_changed()
         self._hosts.network_changed()
         for source in self._sources:
             source.tiers.network_changed(trio.current_time())
@@ -161,9 +163,14 @@ class Announcer:
             yield False
             return
         if tracker.host not in self._farewells_to:
-            self._farewells_to[tracker.host] = trio.CapacityLimiter(MAX_FAREWELLS_PER_HOST)
+            self._farewells_to[tracker.host] = trio.CapacityLimiter(FIRST_FAREWELLS)
         async with self._farewells_to[tracker.host], self._farewells:
             yield True
+
+    def farewell_answered(self, tracker: Tracker) -> None:
+        """The host is quick enough to be told more at once."""
+        limiter = self._farewells_to[tracker.host]
+        limiter.total_tokens = min(limiter.total_tokens + 1, MAX_FAREWELLS_PER_HOST)
 
     def _next_due(self, now: float) -> float:
         """When `_start_due` has something to do."""
@@ -370,6 +377,7 @@ class TrackerSource:
                 await client.announce(tracker.url, route, self._from(route, request), rotation=tracker.failures)
             except RemoteError:
                 return
+            self._announcer.farewell_answered(tracker)
 
         async with self._announcer.farewell(tracker) as answers:
             try:
