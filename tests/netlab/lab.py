@@ -330,5 +330,6 @@ def _wire(one: Machine, interface: str, other: Machine, port: str) -> None:
 
 
 def _forward(machine: Machine) -> None:
-    switches = "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"
-    machine.run("sysctl", "-q", "-w", *switches)
+    machine.run("sysctl", "-q", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+    # br_netfilter, where it is loaded, would have bridges do the routers' work, and none turns a packet around.
+    machine.run("sysctl", "-q", "-e", "-w", "net.bridge.bridge-nf-call-iptables=0")

@@ -37,8 +37,14 @@ RULES = {
     "symseq": ("", "{sequential}", ""),
     "symrand": ("", f"{MASQUERADE} fully-random", ""),
     "udpblock": ("", MASQUERADE, "meta l4proto udp drop"),
+    "hairpin": (
+        f'iifname "lan" ip daddr {{wan}} {INWARD} {{lan}}',
+        f'oifname "lan" ct status dnat ip saddr {{lan}}/24 snat ip to {{wan}}; {MASQUERADE}',
+        "",
+    ),
 }
-"""RFC 4787 in nftables.  Linux preserves ports and filters by address and port unless told otherwise."""
+"""RFC 4787 in nftables.  Linux preserves ports and filters by address and port unless told otherwise.  "hairpin" is a
+cone that turns around what the LAN sends to the router's outside address, under that address (REQ-9)."""
 
 
 def home_nat(kind: str) -> str:
@@ -49,8 +55,7 @@ def home_nat(kind: str) -> str:
 def rules(kind: str, wan: str, lan: str) -> str:
     """The router's ruleset.  Uninvited packets for the router itself are dropped, or they would leave a conntrack entry
     with which the next packet out collides and changes its port."""
-    before, after, forwarded = RULES[kind]
-    before = before.replace("{lan}", lan)
+    before, after, forwarded = (text.replace("{lan}", lan).replace("{wan}", wan) for text in RULES[kind])
     after = _sequential(wan) if kind == "symseq" else after
     return f"""
 table inet lab {{

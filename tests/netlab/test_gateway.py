@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from swarm.torrent.create import create
 from tests.needs import need_module, need_program
-from tests.netlab.lab import GATEWAYS, Lab, Machine, end
+from tests.netlab.lab import Lab, Machine, end
 
 pytestmark = pytest.mark.netlab
 
@@ -198,55 +195,3 @@ def test_a_second_machine_gets_another_port(lab: Lab) -> None:
     assert len(ports) == 1
     assert ports != {PORT}
     assert knock(stranger, (first.external, ports.pop())) == {"udp", "tcp"}
-
-
-DHT_NODES = 4
-"""Each in a network of its own: so many decide where we are seen."""
-
-
-def start_dht(lab: Lab, torrent: Path) -> str:
-    """A small DHT on the open internet; where to begin."""
-    machines = [lab.public(f"dht{number}") for number in range(DHT_NODES)]
-    for number, machine in enumerate(machines):
-        lab.move(machine, f"{81 + number}.5.0.9")
-    first = f"{machines[0].address}:{PORT}"
-    for machine in machines:
-        options = ["-o", str(torrent.parent), "--no-lsd", "--no-mapping", "--dht-bootstrap", first]
-        start_swarm(lab, machine, "seed", str(torrent), *options)
-    return first
-
-
-def start_swarm(lab: Lab, machine: Machine, *arguments: str) -> subprocess.Popen[str]:
-    """A command with a state of its own."""
-    state = f"XDG_STATE_HOME={lab.directory / machine.name}-state"
-    command = [sys.executable, "-m", "swarm", *arguments, "-p", str(PORT)]
-    return machine.start("env", state, *command, log=lab.directory / f"{machine.name}.log")
-
-
-@pytest.mark.parametrize("says", [None, "11.11.11.200"])
-def test_a_second_nat_beyond_the_gateway(lab: Lab, tmp_path: Path, says: str | None) -> None:
-    """A miniupnpd whose outside address is a carrier's names none and opens nothing: then nobody can tell a second NAT.
-
-    One that was configured with a public address, an old one say, opens ports and is found out: others see another.
-    """
-    (tmp_path / "x").write_bytes(bytes(1000))
-    (tmp_path / "x.torrent").write_bytes(create(tmp_path / "x"))
-    bootstrap = start_dht(lab, tmp_path / "x.torrent")
-    machine = lab.behind("cgn", "h")
-    router = machine.router
-    assert router is not None
-    if says is not None:
-        end(router.processes[-1])
-        lab.start_gateway(router, *GATEWAYS["cgn"], says=says)
-    wait_for_gateway(router, router.processes[-1], LISTENS["upnp"])
-    said, _ = start_swarm(lab, machine, "doctor", "--json", "--dht-bootstrap", bootstrap).communicate(timeout=LIMIT)
-    document = json.loads(said)
-    nat = document["nat"]["v4"]
-    assert [endpoint.rpartition(":")[0] for endpoint in nat["external"]] == [machine.external]
-    leases = [lease["external"] for lease in document["gateway"] if lease["external"] is not None]
-    opened = {external for external in leases if not external.startswith("[")}
-    if says is None:
-        assert (nat["double_nat"], opened) == (None, set())
-        assert "names no outside address either" in " ".join(document["advice"])
-    else:
-        assert (nat["double_nat"], opened) == (True, {f"{says}:{PORT}"})

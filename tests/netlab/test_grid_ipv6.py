@@ -65,7 +65,7 @@ def parameter(cell: tuple[str, str]) -> object:
     return pytest.param(cell, id="-".join(cell), marks=[] if cell in IN_CI else pytest.mark.soak)
 
 
-@pytest.mark.parametrize("cell", map(parameter, CELLS))
+@pytest.mark.parametrize("cell", [parameter(cell) for cell in CELLS])
 def test_a_pair_meets(outcomes: dict[tuple[str, str], Future[Outcome]], cell: tuple[str, str]) -> None:
     outcome = outcomes[cell].result()
     print(*cell, outcome)
