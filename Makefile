@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= auto
 
+# The tests start some hundreds of processes: compiling everything anew in each takes longer than the tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test interop lint fuzz soak bench clean
 
 demo: .venv/.installed
