@@ -11,7 +11,7 @@ from swarm.config import RelayLimits
 from swarm.endpoint import Endpoint
 from swarm.events import PathName
 from swarm.ext.freight import ENVELOPE, Freight
-from swarm.ext.relay import Relay
+from swarm.ext.relay import Relay, RelaySide
 from swarm.ext.relay_desk import RelayDesk
 from swarm.ext.relay_message import Accept, Connect, RelayMessage, Reserve
 from swarm.wire.extended import ExtendedHandshake
@@ -31,12 +31,16 @@ class Located:
 class End:
     """One end of a connection.  ``reads`` False: what is said to it waits on the other side for ever."""
 
-    def __init__(self, side: End.Side, located: Located, swarm: bytes) -> None:
+    def __init__(self, side: RelaySide, located: Located, swarm: bytes) -> None:
         self.small: deque[bytes] = deque()
         self.freight = Freight(lambda: None)
         self.relay = Relay(self.small.append, side, located, swarm, self.freight)
         self.reads = True
         self.open = True
+
+    @property
+    def waits(self) -> bool:
+        return bool(self.small or self.freight._frames)
 
     class Side:
         """What an end does with what it is told; a client's by default."""
@@ -86,11 +90,17 @@ class Client:
     """A client of the relay: ``near`` is its end of the connection, ``far`` the relay's."""
 
     def __init__(
-        self, world: World, observed: Endpoint, listens: Endpoint | None, swarm: bytes, path: PathName
+        self,
+        world: World,
+        observed: Endpoint,
+        listens: Endpoint | None,
+        swarm: bytes,
+        path: PathName,
+        side: RelaySide | None = None,
     ) -> None:
         self.world = world
         self.side = End.Side()
-        self.near = End(self.side, Located(world.address), swarm)
+        self.near = End(side or self.side, Located(world.address), swarm)
         self.far = End(world.side, Located(observed, listens, path), swarm)
         self.observed = observed
 
@@ -136,8 +146,10 @@ class World:
         swarm: bytes = SWARM,
         path: PathName = "tcp",
         reserved: bool = False,
+        side: RelaySide | None = None,
     ) -> Client:
-        client = Client(self, Endpoint(host, port), listens, swarm, path)
+        """``side`` is told what its end is told, instead of `Client.told`."""
+        client = Client(self, Endpoint(host, port), listens, swarm, path, side)
         self.clients.append(client)
         for end in (client.near, client.far):
             end.relay.handshake_received(HANDSHAKE, self.now)
@@ -161,6 +173,8 @@ class World:
             pass
 
     def _deliver(self, client: Client) -> bool:
+        if not (client.near.waits or client.far.waits):  # of a thousand most have nothing to say
+            return False
         moved = False
         for sender, receiver in ((client.near, client.far), (client.far, client.near)):
             while sender.small and receiver.reads and receiver.open:

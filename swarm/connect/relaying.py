@@ -15,6 +15,7 @@ import trio
 from swarm.connect.circuit import Circuit
 from swarm.connect.dial import Link
 from swarm.connect.relay_host import RelayHost
+from swarm.connect.relay_trust import RelayTrust
 from swarm.endpoint import Endpoint, is_dialable
 from swarm.errors import RemoteError
 from swarm.events import INDIRECT_PATHS
@@ -35,6 +36,7 @@ from swarm.ext.relay_message import (
     Reserved,
     Reset,
     Serve,
+    WayOut,
 )
 
 NO_RELAY = "no-relay"
@@ -83,21 +85,29 @@ class Relaying:
         self._relays: dict[Relay, _Known] = {}  # all that speak sw_relay
         self._asked: dict[tuple[Relay, int], _Asked] = {}
         self._news = trio.Event()
+        self.trust = RelayTrust()
 
     def extension(self, say: Say, located: Located, freight: Freight) -> Relay:
         """``sw_relay`` for a connection."""
         return Relay(say, self, located, self._info_hash, freight)
 
     def tick(self, now: float) -> None:
-        """Once a second: reserve at relays as long as nobody is known to reach us otherwise."""
+        """Once a second: reserve at relays as long as nobody is known to reach us otherwise, and tell those at which we
+        have what we have learnt of our NAT since: by it they know at once who cannot meet us."""
         if not self._host.is_client or self._host.is_reachable():
             return
+        way_out = self._host.way_out()
         wanted = MAX_RESERVED - sum(known.reserved for known in self._relays.values())
         for relay, known in self._relays.items():
-            if wanted > 0 and relay.serves and not known.reserved and now >= known.reserve_at:
-                known.reserve_at = now + RESERVE_AGAIN
-                relay.tell(Reserve(known.number, self._host.way_out()))
-                wanted -= 1
+            if known.reserved:
+                if known.way_out != way_out:
+                    self._reserve(relay, known, way_out)
+            elif now >= known.reserve_at:
+                relay.expect(wanted > 0 and relay.serves)
+                if wanted > 0 and relay.serves:
+                    known.reserve_at = now + RESERVE_AGAIN
+                    self._reserve(relay, known, way_out)
+                    wanted -= 1
 
     async def wait_relay(self) -> None:
         """Block until somebody serves."""
@@ -114,10 +124,15 @@ class Relaying:
         error = RemoteError(NO_RELAY)
         for relay in list(self._suitable(target, named_by)):
             try:
-                return Link(await self._ask(relay, target, if_hopeless), "relayed")
+                return Link(await self._ask(relay, target, if_hopeless), "relayed", relay=relay.located.observed)
             except RemoteError as refusal:
                 error = refusal
         raise error
+
+    def has_another(self, relay: Endpoint, now: float) -> bool:
+        """Whether there is a relay but this one that has not let us down."""
+        others = (each.located.observed for each in self._relays if each.serves)
+        return any(other.host != relay.host and not self.trust.has_failed(other, now) for other in others)
 
     # -- RelaySide --------------------------------------------------------------------------------------------------
 
@@ -150,10 +165,15 @@ class Relaying:
                 if known is not None and message.number == known.number:
                     known.reserved = True
                     by.reserve(True)
+                    by.expect(False)
             case Serve():
                 self._serve(by, message.on)
 
     # -- as client --------------------------------------------------------------------------------------------------
+
+    def _reserve(self, relay: Relay, known: _Known, way_out: WayOut) -> None:
+        known.way_out = way_out
+        relay.tell(Reserve(known.number, way_out))
 
     def _serve(self, by: Relay, on: bool) -> None:
         by.serves = on and by.located.path not in INDIRECT_PATHS
@@ -168,10 +188,15 @@ class Relaying:
             self._relays_changed()
 
     def _suitable(self, target: Endpoint, named_by: Callable[[Endpoint], bool]) -> Iterator[Relay]:
-        """Those to be asked, first those that have named the peer."""
+        """Those to be asked: last those that have let us down, else first those that have named the peer."""
         now = trio.current_time()
         serving = [relay for relay in self._relays if relay.serves] if self._host.is_client else []
-        for relay in sorted(serving, key=lambda each: not named_by(each.located.observed))[:MAX_ASKED]:
+
+        def rank(relay: Relay) -> tuple[float, bool]:
+            at = relay.located.observed
+            return self.trust.failed_at(at, now), not named_by(at)
+
+        for relay in sorted(serving, key=rank)[:MAX_ASKED]:
             located = relay.located
             if target in (located.observed, located.listens):
                 continue
@@ -191,9 +216,11 @@ class Relaying:
             asked.open(Circuit(by, message.circuit, asked.target))
 
     def _refused(self, by: Relay, message: Refused) -> None:
-        asked = self._asked.get((by, message.number))
+        asked, known = self._asked.get((by, message.number)), self._relays.get(by)
         if asked is not None:
             asked.refuse(message.reason)
+        elif known is not None and message.number == known.number:
+            by.expect(False)
 
     def _incoming(self, by: Relay, message: Incoming) -> None:
         reason = self._reason_to_refuse(by, message)
@@ -201,7 +228,8 @@ class Relaying:
             by.tell(Reset(message.circuit, reason))
             return
         by.tell(Accept(message.circuit))
-        self._welcome(Link(Circuit(by, message.circuit, message.sender), "relayed"))
+        circuit = Circuit(by, message.circuit, message.sender)
+        self._welcome(Link(circuit, "relayed", relay=by.located.observed))
 
     def _reason_to_refuse(self, by: Relay, message: Incoming) -> str | None:
         known = self._relays.get(by)
@@ -215,10 +243,12 @@ class Relaying:
 
 
 class _Known:
-    """A connection that speaks sw_relay, as a client looks at it; ``number`` is that of our reservation there."""
+    """A connection that speaks sw_relay, as a client looks at it; ``number`` is that of our reservation there, and
+    ``way_out`` what we have said of our NAT with it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
+        self.way_out: WayOut = "other"
         self.announced = self.reserved = False
         self.reserve_at = float("-inf")
         self.strangers = Allowance(STRANGERS_BURST, STRANGERS_SECONDS)

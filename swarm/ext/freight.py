@@ -54,6 +54,8 @@ class Freight:
         """Those that cross this connection, by number."""
         self.reserved = False
         """One end has promised the other to let circuits lead to it."""
+        self.expected = False
+        """It may be about to."""
         self.backlog = 0
         """The cost of all that waits."""
         self.large_frames = 0
@@ -66,7 +68,7 @@ class Freight:
     @property
     def kept(self) -> bool:
         """Whether the connection is of use although no pieces pass."""
-        return self.reserved or bool(self.circuits)
+        return self.reserved or self.expected or bool(self.circuits)
 
     def put(self, lane: Lane, ext_id: int, payload: bytes, cost: int) -> None:
         """Queue a frame behind all others."""

@@ -92,6 +92,9 @@ class Relay:
     def reserve(self, stands: bool) -> None:
         self._freight.reserved = stands
 
+    def expect(self, reservation: bool) -> None:
+        self._freight.expected = reservation
+
     def tell(self, message: RelayMessage) -> None:
         self._say(message.encode())
 

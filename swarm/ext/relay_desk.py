@@ -58,6 +58,9 @@ ACCEPT_WITHIN = 10.0
 LOOK_EVERY = 1.0
 """Seconds between looks for circuits whose time is over, and for whether we serve still."""
 
+LOOKS_TO_RESERVE = 5
+"""Looks for which a connection is kept whose other end may be about to reserve: two seeds would hang up before."""
+
 ASKED_BURST, ASKED_SECONDS = 16, 4.0
 """Circuits asked for from one address: so many at once, then one in so many seconds."""
 
@@ -95,6 +98,9 @@ class Leg(Protocol):
 
     def reserve(self, stands: bool) -> None:
         """Circuits may lead over the connection, or no longer."""
+
+    def expect(self, reservation: bool) -> None:
+        """The connection is of use for a while, as it may come to a reservation; or no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,7 @@ class RelayDesk:
         self._serving = False
         self._legs: dict[Leg, None] = {}
         self._reserved: dict[Leg, WayOut] = {}
+        self._expected: dict[Leg, int] = {}  # who may be about to reserve, and for how many looks more
         self._circuits: dict[Circuit, None] = {}
         self._sources = Allowances(ASKED_BURST, ASKED_SECONDS)
         self._targets = Allowances(CALLED_BURST, CALLED_SECONDS)
@@ -154,16 +161,20 @@ class RelayDesk:
             self._legs[leg] = None
             if self._serving:
                 leg.tell(Serve(True))
+                leg.expect(True)
+                self._expected[leg] = LOOKS_TO_RESERVE
             self._due_changed()
 
     def left(self, leg: Leg) -> None:
         """Its connection has ended, or it does not speak it any more.  Circuits are told by the connection."""
         self._legs.pop(leg, None)
         self._reserved.pop(leg, None)
+        self._expected.pop(leg, None)
 
     # -- what clients ask -------------------------------------------------------------------------------------------
 
     def reserve_asked(self, leg: Leg, message: Reserve, now: float) -> None:
+        self._expect_no_longer(leg)
         reason = self._reason_not_to_reserve(leg)
         if reason is not None:
             self._refuse(leg, message.number, reason)
@@ -226,6 +237,10 @@ class RelayDesk:
             reason = circuit.reason_to_end(self._limits, now)
             if reason is not None:
                 circuit.end(reason)
+        for leg in tuple(self._expected):
+            self._expected[leg] -= 1
+            if not self._expected[leg]:
+                self._expect_no_longer(leg)
         serving = self._serves()
         if serving != self._serving:
             self._serving = serving
@@ -235,6 +250,10 @@ class RelayDesk:
                 for leg in self._reserved:
                     leg.reserve(False)
                 self._reserved.clear()
+
+    def _expect_no_longer(self, leg: Leg) -> None:
+        if self._expected.pop(leg, None) is not None:
+            leg.expect(False)
 
     # -- for circuits -----------------------------------------------------------------------------------------------
 
