@@ -2,6 +2,7 @@
 
 What was taken is renamed to NAME.torrent.added, what cannot be used to NAME.torrent.invalid.  A file is read once it
 has not changed for `SETTLED` seconds, so that one that is being written is left alone; a broken one gets `PATIENCE`.
+One that we cannot keep for want of space stays as it is, to be tried again.  What goes on being wrong is told once.
 The folder is looked at every `LOOK` seconds, which works on every file system.
 """
 
@@ -33,6 +34,7 @@ class Seen(NamedTuple):
     path: Path
     age: float
     """Seconds since its last change."""
+    mtime_ns: int
 
 
 class WatchFolder:
@@ -43,7 +45,9 @@ class WatchFolder:
         self._add = add
         self._warn = warn
         self._runner = runner
-        self._complained = ""
+        self._wrong: set[str] = set()
+        self._wrong_before: set[str] = set()
+        self._done_with: dict[Path, tuple[int, str]] = {}  # what could not be renamed: its mtime, and its suffix
 
     async def run(self) -> None:
         """Look until cancelled.  A folder that is not there is waited for, with one warning."""
@@ -53,14 +57,19 @@ class WatchFolder:
 
     async def look(self) -> None:
         """Add what is there now."""
+        self._wrong_before, self._wrong = self._wrong, set()
         try:
             found = await self._runner(_candidates, self.directory)
         except OSError as error:
             self._complain(f"cannot look for torrents in {self.directory}: {error.strerror}")
             return
-        self._complained = ""
+        self._done_with = {each.path: self._done_with[each.path] for each in found if each.path in self._done_with}
         for seen in found:
-            await self._take(seen)
+            mtime_ns, suffix = self._done_with.get(seen.path, (None, ""))
+            if mtime_ns == seen.mtime_ns:
+                await self._rename(seen, suffix)
+            else:
+                await self._take(seen)
 
     async def _take(self, seen: Seen) -> None:
         try:
@@ -71,24 +80,28 @@ class WatchFolder:
         except MetainfoError as error:
             if seen.age > PATIENCE:
                 self._warn(f"{seen.path} was not added: {error}")
-                await self._rename(seen.path, ".invalid")
+                await self._rename(seen, ".invalid")
             return
         try:
             await self._add(source)
+        except StorageError as error:
+            self._complain(f"{seen.path} was not added: {error}")
+            return
         except SwarmError as error:
             self._warn(f"{seen.path} was not added: {error}")
-        await self._rename(seen.path, ".added")
+        await self._rename(seen, ".added")
 
-    async def _rename(self, path: Path, suffix: str) -> None:
+    async def _rename(self, seen: Seen, suffix: str) -> None:
         try:
-            await self._runner(os.replace, path, path.with_name(path.name + suffix))
+            await self._runner(os.replace, seen.path, seen.path.with_name(seen.path.name + suffix))
         except OSError as error:
-            self._complain(f"cannot rename {path}: {error.strerror}")
+            self._done_with[seen.path] = (seen.mtime_ns, suffix)
+            self._complain(f"cannot rename {seen.path}: {error.strerror}")
 
     def _complain(self, sentence: str) -> None:
         """Once, however often it is found."""
-        if sentence != self._complained:
-            self._complained = sentence
+        self._wrong.add(sentence)
+        if sentence not in self._wrong_before:
             self._warn(sentence)
 
 
@@ -98,9 +111,13 @@ def _candidates(directory: Path) -> list[Seen]:
     with os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.endswith((".torrent", ".magnet")) and entry.is_file():
-                age = now - entry.stat().st_mtime
+                try:
+                    status = entry.stat()
+                except FileNotFoundError:
+                    continue
+                age = now - status.st_mtime
                 if age >= SETTLED or age < 0:  # a clock may be wrong
-                    found.append(Seen(Path(entry.path), abs(age)))
+                    found.append(Seen(Path(entry.path), abs(age), status.st_mtime_ns))
     return sorted(found)
 
 

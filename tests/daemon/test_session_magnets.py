@@ -23,17 +23,8 @@ from tests.nodes import node_on
 
 RATE = 40_000
 SIZE = FILE * FILES
-FIELDS = [
-    "totalSize",
-    "pieceCount",
-    "pieceSize",
-    "name",
-    "file-count",
-    "files",
-    "metadataPercentComplete",
-    "percentDone",
-    "leftUntilDone",
-]
+FIELDS = ["totalSize", "pieceCount", "pieceSize", "name", "file-count", "files"]
+FIELDS += ["metadataPercentComplete", "percentDone", "leftUntilDone"]
 
 
 @dataclass(frozen=True)
