@@ -19,6 +19,8 @@ class Identity:
     direction: Direction
     handshake: Handshake
     encryption: EncryptionName = "plaintext"
+    relay: Endpoint | None = None
+    """Where the peer is that carries it, if one does."""
 
     @property
     def peer_id(self) -> bytes:
@@ -27,15 +29,18 @@ class Identity:
     @property
     def culprit(self) -> Culprit:
         by_address = self.endpoint.address.is_global and self.path not in INDIRECT_PATHS
-        return Culprit(self.endpoint.host, None if by_address else self.peer_id)
+        carrier = None if self.relay is None else self.relay.host
+        return Culprit(self.endpoint.host, None if by_address else self.peer_id, carrier)
 
 
 class Culprit(NamedTuple):
     """By what name misdeeds of a peer are remembered over reconnections.
 
     The address alone for the world at large, where peer ids are free and addresses are not; on a private network and
-    on one machine, where many peers share an address, the peer id too.
+    on one machine, where many peers share an address, the peer id too.  Through a relay, which can spoil
+    what it carries, the peer id and the relay: through another one the peer is heard again.
     """
 
     host: str
     peer_id: bytes | None
+    relay: str | None = None

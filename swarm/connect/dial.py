@@ -29,6 +29,8 @@ class Link:
     encryption: EncryptionName = "plaintext"
     received: bytes = b""
     """Payload that was read of the stream already, decrypted."""
+    relay: Endpoint | None = None
+    """Where the peer is that carries it, of a path that is "relayed"."""
 
     @property
     def remote(self) -> Endpoint:

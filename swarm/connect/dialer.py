@@ -264,6 +264,8 @@ class Dialer:
             del self._attempts[scope]
         if isinstance(shaken, Failure):
             torrent.rung_failed(peer, shaken)
+            if link.relay is not None and (relaying := torrent.relaying_to(peer)) is not None:
+                relaying.trust.failed(link.relay, trio.current_time())
         elif shaken is not None:
             await torrent.run_connection(*shaken, peer, trio.current_time() - started)
 

@@ -89,6 +89,7 @@ REASON_WORDS: dict[str, str] = {
     "swapped-for-utp": "dialled again by µTP",
     "both-complete": "neither has anything the other needs",
     "idle": "nothing was said for minutes",
+    "stalled": "nothing came through the relay any more",
     "slow-reader": "it did not take what it had asked for",
     "not-reading": "it did not take what it had asked for",
     "stopped": "the torrent was stopped",

@@ -22,6 +22,7 @@ from swarm.events import (
     ConnectionClosed,
     ConnectionRefused,
     DialFailed,
+    Direction,
     PeerBanned,
     PeerConnected,
     PeerDiscovered,
@@ -33,6 +34,7 @@ from swarm.knownpeer import KnownPeer
 from swarm.peer import PeerConnection, TorrentSide
 from swarm.peerlist import HUNG_UP, PeerList
 from swarm.torrent.acquaintance import Acquaintances
+from swarm.torrent.carried import OUR_CHOICE, is_silent
 from swarm.torrent.claims import Claims
 from swarm.torrent.connections import Connections
 from swarm.torrent.duplicates import Spares, replaces_in_the_end, verdict
@@ -210,7 +212,8 @@ class Admission:
         """Whether a relay may lead somebody to us who is seen there."""
         standing = (peer for peer in self._connections if not peer.closing)
         open_to_all = self._inside is not None and self.public and not self.is_full
-        return open_to_all and all(peer.identity.endpoint != sender for peer in standing)
+        now = trio.current_time()  # who comes anew while a relay that is silent carries him has lost that one
+        return open_to_all and all(peer.identity.endpoint != sender or is_silent(peer, now) for peer in standing)
 
     def relays_changed(self) -> None:
         """Somebody new relays: those that only lacked a relay are tried again."""
@@ -277,7 +280,8 @@ class Admission:
 
     async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:
         """Admit a handshaken stream and serve it until it ends; a refused one is closed and the reason counted."""
-        identity = Identity(link.remote, link.path, "in" if known is None else "out", theirs, link.encryption)
+        direction: Direction = "in" if known is None else "out"
+        identity = Identity(link.remote, link.path, direction, theirs, link.encryption, link.relay)
         inside = self._inside
         reason = self._reason_to_refuse(identity) if inside is not None else "not-running"
         if reason is not None or inside is None:
@@ -404,6 +408,8 @@ class Admission:
             self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up, cut_off=cut_off)
             if self._connections.rival_of(identity) is not None:
                 self._spares.note(known.endpoint, identity.peer_id)
+        if self.relaying is not None and identity.relay is not None and peer.reason not in OUR_CHOICE:
+            self.relaying.trust.failed(identity.relay, now)
         if relayed is not None:
             again = now - peer.connected_at >= LASTING and self._inside is not None
             self.peers.relay_lost(relayed, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up, again=again)

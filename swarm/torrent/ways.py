@@ -15,6 +15,7 @@ from swarm.connect.relaying import Relaying
 from swarm.ext.holepunch import Holepunch
 from swarm.peer import PeerConnection
 from swarm.torrent.admission import Admission
+from swarm.torrent.carried import STALLED, is_stalled
 from swarm.torrent.connections import Connections
 from swarm.torrent.lent import Lent
 from swarm.torrent.meetings import Meetings
@@ -32,6 +33,7 @@ class Ways:
         connections: Connections,
         equip: Callable[[PeerConnection], ExtendedHandshake],
     ) -> None:
+        self._connections = connections
         self.admission = admission = Admission(info_hash, lent, connections, equip)
         self.meetings = Meetings(info_hash, lent, connections, admission)
         self.punching = Punching(
@@ -74,6 +76,7 @@ class Ways:
         self.admission.tick(now)
         self.reaching.tick(now)
         self.relaying.tick(now)
+        self._leave_relays_that_stall(now)
         self.turned.tick(now)
         way_out = self._relay.is_reachable(), self._relay.way_out()
         if way_out != self._way_out:
@@ -97,6 +100,13 @@ class Ways:
         """Meet nobody any more, and end the connections that stand."""
         self.admission.shut(reason)
         self._give_up()
+
+    def _leave_relays_that_stall(self, now: float) -> None:
+        """For another one; the peer itself may be slow, and then has to be waited for."""
+        for peer in self._connections:
+            relay = peer.identity.relay
+            if relay is not None and is_stalled(peer, now) and self.relaying.has_another(relay, now):
+                peer.close(STALLED)
 
     def _give_up(self) -> None:
         self.meetings.stop()
