@@ -21,6 +21,8 @@ class Identity:
     encryption: EncryptionName = "plaintext"
     relay: Endpoint | None = None
     """Where the peer is that carries it, if one does."""
+    bidden: bool = False
+    """We dialled because the other end wanted it: a simultaneous open of TCP (BEP 55), which both ends see as "out"."""
 
     @property
     def peer_id(self) -> bytes:

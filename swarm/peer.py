@@ -259,6 +259,11 @@ class PeerConnection:
     def _has_retired(self) -> bool:
         return not self.downloader.interested and not self.uploader.interested
 
+    @property
+    def owes_blocks(self) -> bool:
+        """Whether we have asked for some that are not here yet."""
+        return self.downloader.pipeline.outstanding > 0
+
     def keep_alive(self, now: float, after: float) -> None:
         """Say something that needs an acknowledgement, unless we did within the last ``after`` seconds."""
         if now - self._writer.sent_at > after:

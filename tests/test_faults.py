@@ -31,6 +31,8 @@ SLOW = 1000
 RATE = 200_000
 """Bytes a second of a leech: 4 MiB take it 21 s."""
 
+UTP, TCP = {"tcp": False}, {"utp": False}
+
 CONE = NatBehaviour()
 RENUMBERING = NatBehaviour(allocation="random")
 """One outside port for all remotes, but another one after a reboot."""
@@ -98,33 +100,47 @@ async def longest_gap(torrent: Torrent) -> float:
 
 
 @pytest.mark.parametrize(
-    "nat,fault,whose,seconds",
+    "config,nat,fault,whose,seconds",
     [
-        (CONE, "reboot", "leech", 1),
-        (CONE, "reboot", "seed", 1),
-        (RENUMBERING, "reboot", "leech", 30),
-        (RENUMBERING, "reboot", "seed", 30),
-        (CONE, "another address", "leech", 15),
-        (CONE, "another address", "seed", 15),
-        (RENUMBERING, "another address", "leech", 30),
-        (RENUMBERING, "another address", "seed", 30),
+        (UTP, CONE, "reboot", "leech", 1),
+        (UTP, CONE, "reboot", "seed", 1),
+        (UTP, RENUMBERING, "reboot", "leech", 30),
+        (UTP, RENUMBERING, "reboot", "seed", 30),
+        (UTP, CONE, "another address", "leech", 15),
+        (UTP, CONE, "another address", "seed", 15),
+        (UTP, RENUMBERING, "another address", "leech", 30),
+        (UTP, RENUMBERING, "another address", "seed", 30),
+        (TCP, CONE, "reboot", "leech", 1),
+        (TCP, CONE, "reboot", "seed", 1),
+        (TCP, CONE, "another address", "leech", 15),
+        (TCP, CONE, "another address", "seed", 15),
     ],
 )
 async def test_a_transfer_survives_its_router(
-    autojump_clock: MockClock, tmp_path: Path, nat: NatBehaviour, fault: str, whose: str, seconds: float
+    autojump_clock: MockClock,
+    tmp_path: Path,
+    config: dict[str, bool],
+    nat: NatBehaviour,
+    fault: str,
+    whose: str,
+    seconds: float,
 ) -> None:
-    """Over µTP, whose time-outs of 7.5 s are most of it; then introducers and peers are dialled again at once.
+    """Two seconds of silence, then µTP's time-outs of 7.5 s, or TCP's of 10, are most of it; then introducers and peers
+    are dialled again at once.
 
     Where the other end is at another port since, the first attempt may come too early for it: 9 s or 24 s.
     """
     async with world(tmp_path) as here:
         await here.open_introducer("introducer")
-        await here.open_seed(here.behind(nat, "seed"), tcp=False)
+        await here.open_seed(here.behind(nat, "seed"), **config)
         await trio.sleep(10)
-        _, torrent = await here.open_leech(here.behind(nat, "leech"), tcp=False, download_rate=RATE)
+        leech, torrent = await here.open_leech(here.behind(nat, "leech"), download_rate=RATE, **config)
         await trio.sleep(8)
         before = torrent.statistics().downloaded
         assert 0 < before < here.sample.metainfo.total_size
+        punched = "utp-punched" if config is UTP else "tcp-punched"
+        seed_was = leech.of(PeerConnected, path=punched)[-1].endpoint
+        leech.forget()
         router = here.internet.routers[f"{whose}-home"]
         if fault == "reboot":
             router.reboot()
@@ -132,6 +148,36 @@ async def test_a_transfer_survives_its_router(
             router.change_wan("20.77.0.10")
         with trio.fail_after(90):
             assert await longest_gap(torrent) < seconds
+        lost, met = leech.of(ConnectionClosed, endpoint=seed_was), leech.of(PeerConnected, path=punched)
+        if (nat, fault) == (CONE, "reboot"):  # the same port again: the connection has not noticed
+            assert not lost and not met
+        else:
+            assert lost[0].reason == "reset"
+            seed_is = "20.77.0.10" if (fault, whose) == ("another address", "seed") else seed_was.host
+            assert seed_is in [each.endpoint.host for each in met]
+
+
+@pytest.mark.parametrize("config,seconds", [(UTP, 23), (TCP, 17)])
+async def test_who_only_waits_for_blocks_learns_that_his_router_has_another_address(
+    autojump_clock: MockClock, tmp_path: Path, config: dict[str, bool], seconds: float
+) -> None:
+    """A block every four seconds, and a request every sixteen: nothing of his is on the way when it happens, so that
+    neither end's transport would notice before the next keep-alive.  µTP takes 15.5 s then, TCP 10."""
+    async with world(tmp_path) as here:
+        await here.open_introducer("introducer")
+        await here.open_seed(here.behind(CONE, "seed"), upload_rate=4000, **config)
+        await trio.sleep(10)
+        leech, torrent = await here.open_leech(here.behind(CONE, "leech"), **config)
+        await trio.sleep(20)
+        assert torrent.statistics().downloaded
+        leech.forget()
+        here.internet.routers["leech-home"].change_wan("20.77.0.10")
+        seed_host = here.internet.routers["seed-home"].wan
+        with trio.fail_after(seconds):
+            while not leech.of(ConnectionClosed, endpoint=Endpoint(seed_host, PORT), reason="reset"):
+                await trio.sleep(0.1)
+        with trio.fail_after(3):
+            await leech.wait_for(PeerConnected, endpoint=Endpoint(seed_host, PORT))
 
 
 @pytest.mark.parametrize("nat", [SHORT, SHORT_RENUMBERING])
@@ -209,11 +255,11 @@ async def test_a_lone_introducer_that_dies_and_comes_back_is_asked_again(
             await torrent.wait_complete()
 
 
-@pytest.mark.parametrize("config,seconds", [({"tcp": False}, 17), ({"utp": False}, 155)])
+@pytest.mark.parametrize("config,seconds", [(UTP, 17), (TCP, 25)])
 async def test_a_peer_that_vanishes_leaves_nothing_behind(
     autojump_clock: MockClock, tmp_path: Path, config: dict[str, bool], seconds: float
 ) -> None:
-    """Noticed when µTP's time-outs are over; of TCP's nobody tells us, so there it is ``Config.idle_timeout``."""
+    """Noticed when the time-outs of µTP are over, or those that we ask of TCP (`swarm.net.tcp`)."""
     async with world(tmp_path) as here:
         seed = await here.open_seed(here.internet.host("seed"), **config)
         await trio.sleep(10)

@@ -32,6 +32,9 @@ class Link:
     relay: Endpoint | None = None
     """Where the peer is that carries it, of a path that is "relayed"."""
 
+    bidden: bool = False
+    """We dialled because the other end wanted it: see `swarm.identity.Identity`."""
+
     @property
     def remote(self) -> Endpoint:
         return self.stream.remote

@@ -223,7 +223,8 @@ class _Way:
                         raise
 
         async def tcp() -> Link:
-            return await self._simultaneous_tcp(await where.agree(patience), outcome)
+            link = await self._simultaneous_tcp(await where.agree(patience), outcome)
+            return replace(link, bidden=role == "target")
 
         rungs = []
         if self._utp is not None:

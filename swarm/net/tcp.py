@@ -30,7 +30,7 @@ T = TypeVar("T")
 DEFAULT_RECEIVE_SIZE = 65536  # bytes, of receive_some without a size
 IOV_MAX = os.sysconf("SC_IOV_MAX")  # buffers one sendmsg takes
 LISTEN_BACKLOG = 1024  # connections; the kernel lowers it to net.core.somaxconn
-UNACKNOWLEDGED_FOR = 30_000  # milliseconds without an acknowledgement after which a connection is lost; 15 min else
+UNACKNOWLEDGED_FOR = 10_000  # milliseconds without an acknowledgement after which a connection is lost; 15 min else
 NO_HANDLES_PAUSE = 0.1  # seconds between tries to accept while the process has no file handle left
 
 _NO_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})

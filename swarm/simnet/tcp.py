@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from swarm.endpoint import Endpoint
+from swarm.net.tcp import UNACKNOWLEDGED_FOR
 from swarm.simnet.packet import IPV4_HEADER, IPV6_HEADER, TCP_HEADER, TcpSegment
 from swarm.simnet.ports import os_error
 from swarm.simnet.recovery import SendWindow
@@ -31,7 +32,7 @@ RUN = 64 << 10  # bytes sent as one packet at most
 SYN_TIMEOUT = 1.0  # seconds, doubling
 SYN_RETRIES = 6  # Linux: gives up after 1 + 2 + ... + 64 = 127 s
 SYN_ACK_RETRIES = 5  # 63 s
-DATA_RETRIES = 15  # tcp_retries2: about 15 minutes
+USER_TIMEOUT = UNACKNOWLEDGED_FOR / 1000  # seconds without an acknowledgement, as our streams ask the kernel for
 TIME_WAIT = 60.0  # seconds, as Linux; also how long FIN-WAIT-2 lasts once nobody reads
 
 
@@ -77,6 +78,7 @@ class Connection:
         self._deadline: float | None = None
         self._timer_set = False
         self._retries = 0
+        self._unanswered_since = 0.0
 
     # ---- for the stream
 
@@ -219,6 +221,7 @@ class Connection:
             return
         if window.una > before or window.window_closed:
             self._retries = 0
+            self._unanswered_since = self._internet.now
         if window.outstanding or window.blocked_by_peer:
             if window.una > before or self._deadline is None:
                 self._start_timer(window.rto)
@@ -376,6 +379,8 @@ class Connection:
     # ---- the one timer
 
     def _start_timer(self, seconds: float) -> None:
+        if not self._retries:
+            self._unanswered_since = self._internet.now
         self._deadline = self._internet.now + seconds
         if not self._timer_set:
             self._timer_set = True
@@ -406,12 +411,13 @@ class Connection:
             case State.TIME_WAIT:
                 self._die(None)
             case State.ESTABLISHED if self._send.outstanding or self._send.blocked_by_peer:
-                if self._retries > DATA_RETRIES:
+                if self._internet.now >= self._unanswered_since + USER_TIMEOUT:
                     self._die(os_error(errno.ETIMEDOUT))
                 else:
                     self._send.time_out()
                     self._transmit()
-                    self._start_timer(self._send.rto)
+                    left = self._unanswered_since + USER_TIMEOUT - self._internet.now
+                    self._start_timer(min(self._send.rto, left))
             case State.ESTABLISHED if self.orphaned:
                 self._die(None)
 

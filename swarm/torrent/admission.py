@@ -281,7 +281,7 @@ class Admission:
     async def run_connection(self, link: Link, theirs: Handshake, known: KnownPeer | None, seconds: float) -> None:
         """Admit a handshaken stream and serve it until it ends; a refused one is closed and the reason counted."""
         direction: Direction = "in" if known is None else "out"
-        identity = Identity(link.remote, link.path, direction, theirs, link.encryption, link.relay)
+        identity = Identity(link.remote, link.path, direction, theirs, link.encryption, link.relay, bidden=link.bidden)
         inside = self._inside
         reason = self._reason_to_refuse(identity) if inside is not None else "not-running"
         if reason is not None or inside is None:

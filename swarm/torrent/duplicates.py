@@ -26,7 +26,7 @@ def verdict(old: Identity, new: Identity, age: float, our_peer_id: bytes) -> Lit
     decides; else both may stand for a while, see `replaces_in_the_end`.
     """
     if made_by_one_end(old, new) or is_dialled_again(old, new, age):
-        return "keep" if new.direction == "out" else "both"
+        return "keep" if new.direction == "out" and not new.bidden else "both"
     if only_its_dialler_knows(old, new) or not follows_our_rule(new):
         return "both"
     return "replace" if newcomer_replaces(old, new, our_peer_id) else "keep"
