@@ -41,6 +41,7 @@ FLOORS: dict[str, int] = {
     "swarm.torrent.duplicates": 3,
     "swarm.torrent.connections": 3,
     "swarm.torrent.room": 3,
+    "swarm.torrent.carried": 3,
     "swarm.torrent.seedlinks": 3,
     "swarm.torrent.lent": 4,
     "swarm.torrent.beginning": 4,

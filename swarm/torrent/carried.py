@@ -12,7 +12,7 @@ STALLED_AFTER = 30.0
 STALLED = "stalled"
 
 OUR_CHOICE = frozenset({"duplicate", "both-complete", "private", MADE_ROOM})
-"""Ends that say nothing of the relay.  All others may be its doing, also that the other end hung up: on what it read."""
+"""Ends that say nothing of the relay.  All others may be its doing, also that the other end hung up on us."""
 
 
 def is_silent(peer: PeerConnection, now: float) -> bool:
