@@ -382,6 +382,8 @@ def _request_untrusted(head: h11.Request, remote: str) -> Request:
     for raw_name, raw_value in head.headers:
         name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if "content-length" in headers and "transfer-encoding" in headers:  # RFC 9112 §6.3: the mark of a smuggled request
+        raise _Refused(400, "There are two statements of where this request ends.")
     target = head.target.decode("latin-1")
     try:
         # A proxy is asked by a whole URL, which a server has to take as well (RFC 9112 §3.2.2).

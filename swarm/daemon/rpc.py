@@ -12,6 +12,7 @@ have in common.  Source: docs/rpc-spec.md of Transmission 4.0.6, and what its cl
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,9 @@ from swarm.errors import SwarmError
 from swarm.torrent.disk import Runner, threads
 
 PATHS = ("/transmission/rpc", "/transmission/rpc/")
+
+TAKES_NONE = {"session-stats", "session-close", "port-test", "blocklist-update", "swarm-connectivity"}
+"""Methods without arguments.  What is sent as such is passed over: tremc sends a number with ``session-stats``."""
 
 Method = Callable[[Arguments], Awaitable[Mapping[str, Any]]]
 """Arguments in, arguments out.  A SwarmError becomes the result."""
@@ -74,14 +78,17 @@ class Rpc:
         method = self._methods.get(name)
         if method is None:
             raise RpcError("method name not recognized")
+        if name in TAKES_NONE:
+            arguments = None
         if arguments is not None and not isinstance(arguments, dict):
+            # Transmission reads it as "no arguments"; then torrent-remove would stand for all torrents.
             raise RpcError("arguments: an object is expected")
         return await method(Arguments(arguments or {}))
 
 
 def _is_tag(tag: object) -> bool:
-    """Clients send integers; nothing is said against other values of one piece."""
-    return isinstance(tag, int | float | str)
+    """Clients send integers; nothing is said against other values of one piece that JSON can write."""
+    return isinstance(tag, int | str) or (isinstance(tag, float) and math.isfinite(tag))
 
 
 def _told(session_id: str) -> Response:

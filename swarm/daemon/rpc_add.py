@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from base64 import b64decode
 from collections.abc import Mapping
 from typing import Any
@@ -53,7 +55,7 @@ class Adding:
                 return await self._fetched(filename, arguments.text("cookies"))
             if filename == "-" or "\0" in filename:
                 raise RpcError("unrecognized info")
-            return await self._runner(read_source, filename)
+            return await self._runner(_read_here, filename)
         if not metainfo:
             raise RpcError("no filename or metainfo specified")
         return await self._runner(_parse_base64_untrusted, metainfo)
@@ -70,6 +72,16 @@ class Adding:
                 raise RpcError(f"cannot fetch {url[:200]}: {error}") from error
             return await self._runner(parse_torrent_untrusted, response.body)
         raise RpcError(f"cannot fetch {url[:200]}: no answer within {FETCH_SECONDS:.0f} s")
+
+
+def _read_here(filename: str) -> Metainfo | Magnet:
+    """A link, or a file of this machine.  Nothing but a file is opened: a FIFO would keep its thread for ever."""
+    try:
+        if not stat.S_ISREG(os.stat(filename).st_mode):
+            raise MetainfoError(f"{filename[:200]}: this is no file")
+    except OSError:  # no path, then; or the same error again, in words
+        pass
+    return read_source(filename)
 
 
 def _parse_base64_untrusted(text: str) -> Metainfo:

@@ -82,10 +82,10 @@ class Arguments:
         return _FLAGS[value]
 
     def integer(self, name: str, low: int = 0, high: int = MAX_NUMBER) -> int | None:
-        """``low`` to ``high``; a float without fraction counts, as some clients know no other numbers."""
+        """``low`` to ``high``, without its fraction: Flood divides rates by 1024, and some know floats only."""
         value = self._values.get(name)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)
+        if isinstance(value, float) and math.isfinite(value):
+            value = math.floor(value)
         if value is None:
             return None
         if not _is_integer(value) or not low <= value <= high:

@@ -18,10 +18,10 @@ from typing import Any
 
 from swarm.bitfield import Bitfield
 from swarm.daemon.entry import Entry, LimitMode, Status
-from swarm.daemon.options import Options
 from swarm.daemon.rpc_arguments import finite
 from swarm.daemon.rpc_peers import peer_row, peers_from, receives, sends
 from swarm.daemon.rpc_trackers import tracker_list, tracker_rows, tracker_stats
+from swarm.daemon.session import Session
 from swarm.peer import PeerConnection
 from swarm.torrent.magnet import format_magnet
 from swarm.torrent.metainfo import Metainfo
@@ -51,9 +51,10 @@ NO_ERROR, TRACKER_ERROR, LOCAL_ERROR = 0, 2, 3
 class TorrentView:
     """One torrent at one moment.  What several fields need is computed once.  ``wall`` is in Unix seconds."""
 
-    def __init__(self, entry: Entry, options: Options, wall: float, now: float) -> None:
+    def __init__(self, entry: Entry, session: Session, wall: float, now: float) -> None:
         self.entry = entry
-        self.options = options
+        self.session = session
+        self.options = session.options
         self.wall = wall
         self.now = now
         self.torrent = entry.torrent
@@ -354,7 +355,7 @@ FIELDS: Mapping[str, Field] = {
     "source": lambda view: (view.metainfo.source or "") if view.metainfo is not None else "",
     "startDate": lambda view: _seconds(view.entry.started_at),
     "status": lambda view: STATUS_NUMBERS[view.entry.status],
-    "torrentFile": lambda view: "",
+    "torrentFile": lambda view: str(view.session.state.source_file(view.entry.original)),
     "totalSize": lambda view: view.total_size,
     "trackerList": lambda view: tracker_list(view.entry.trackers),
     "trackers": lambda view: tracker_rows(view.entry.trackers),

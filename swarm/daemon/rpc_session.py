@@ -120,12 +120,11 @@ class SessionMethods:
         }
 
     def _facts(self) -> dict[str, Any]:
-        state = self._session.node.config.state_directory
         return {
             "anti-brute-force-enabled": True,
             "anti-brute-force-threshold": FREE_TRIES,
             "blocklist-size": 0,
-            "config-dir": "" if state is None else str(state),
+            "config-dir": str(self._session.state.directory),  # torrents/HASH.torrent is in it, as Flood expects
             "rpc-version": RPC_VERSION,
             "rpc-version-minimum": RPC_VERSION_MINIMUM,
             "rpc-version-semver": RPC_VERSION_SEMVER,

@@ -27,6 +27,9 @@ PAUSE_EVERY = 50
 MAX_LABELS, MAX_LABEL = 100, 200
 """Of one torrent, and characters of each."""
 
+MAX_IDS = 100_000
+"""In one call: they are looked up while everything else waits."""
+
 MAX_PEERS = 65_535
 MAX_MINUTES = 65_535
 MAX_KILOBYTES = 1 << 32
@@ -73,6 +76,8 @@ class TorrentMethods:
                 pass
             case _:
                 raise RpcError("ids: an integer, a string or a list of both is expected")
+        if len(ids) > MAX_IDS:
+            raise RpcError(f"ids: at most {MAX_IDS} are looked up")
         if not all(isinstance(key, int | str) and not isinstance(key, bool) for key in ids):
             raise RpcError("ids: a list of integers and info-hashes is expected")
         found = (session.find(key) for key in ids)
@@ -115,7 +120,7 @@ class TorrentMethods:
         rows = []
         for number, entry in enumerate(entries, 1):
             if entry.id in self._session.entries:  # not removed while others had their turn
-                view = TorrentView(entry, self._session.options, time.time(), trio.current_time())
+                view = TorrentView(entry, self._session, time.time(), trio.current_time())
                 rows.append([field(view) for field in fields])
             if number % PAUSE_EVERY == 0:
                 await trio.lowlevel.checkpoint()

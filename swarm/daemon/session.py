@@ -66,6 +66,7 @@ class Session:
         nursery: trio.Nursery,
     ) -> None:
         self.node = node
+        self.state = state
         self.removed: deque[tuple[int, float]] = deque(maxlen=MAX_REMOVED)
         """Id and wall time, the latest last."""
         self.close_requested = trio.Event()

@@ -17,7 +17,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,9 @@ class StateDirectory:
         """Keep every other daemon out; AlreadyRunningError if one is in."""
         path = self.directory / "lock"
         try:
-            self._torrents.mkdir(parents=True, exist_ok=True, mode=0o700)  # it tells what we share
+            self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for directory in (self.directory, self._torrents):  # they tell what we share, by trackers that know us
+                directory.mkdir(exist_ok=True, mode=0o700)
             file = open(path, "ab+")  # noqa: SIM115 (closed below, once it is locked)
         except OSError as error:
             raise StorageError(f"cannot write {path}: {error.strerror}") from error
@@ -80,6 +82,10 @@ class StateDirectory:
 
     # -- torrents ---------------------------------------------------------------------------------------------------
 
+    def source_file(self, source: Metainfo | Magnet) -> Path:
+        """Where a torrent is kept."""
+        return self._torrents / f"{source.info_hash.hex()}.{'magnet' if isinstance(source, Magnet) else 'torrent'}"
+
     def load(self, default_directory: Path, now: float, warn: Warn) -> list[KeptEntry]:
         """Every torrent, in the order of their names on disk; ``warn`` is told a sentence for each that is damaged."""
         try:
@@ -95,8 +101,9 @@ class StateDirectory:
                 try:
                     entries[stem] = self._load_entry(name, stem, default_directory, now, warn)
                 except DamagedError as damage:
-                    self._set_aside(stem, suffix)
-                    warn(f"{self._torrents / name} is damaged and set aside: {damage}; add the torrent again")
+                    set_aside = _set_aside(self._torrents / name)
+                    _set_aside(self._torrents / f"{stem}.json")  # it tells where the data is
+                    warn(f"{self._torrents / name} is damaged{set_aside}: {damage}; add the torrent again")
         self._sweep(names, entries)
         self._load_counters(entries, warn)
         return list(entries.values())
@@ -109,7 +116,8 @@ class StateDirectory:
         try:
             return read_entry(source, _read_json(path))
         except (DamagedError, FileNotFoundError):
-            self._set_aside(stem, ".json")
+            if path.exists():
+                _set_aside(path)
             warn(
                 f"{path} is damaged or gone, and what it said of {source.name or stem} is lost: the torrent is "
                 f"stopped, its data expected in {default_directory}"
@@ -123,8 +131,8 @@ class StateDirectory:
         except FileNotFoundError:
             return
         except DamagedError as damage:
-            os.replace(path, path.with_suffix(".damaged"))
-            warn(f"{path} is damaged and set aside: {damage}; what was sent and received so far counts from 0 again")
+            set_aside = _set_aside(path)
+            warn(f"{path} is damaged{set_aside}: {damage}; what was sent and received so far counts from 0 again")
             return
         for stem, each in counters.items():
             if stem in entries:
@@ -137,12 +145,12 @@ class StateDirectory:
 
     def save_source(self, source: Metainfo | Magnet) -> None:
         """Keep the torrent itself; with this it is there.  Its metadata replaces the link."""
-        stem = source.info_hash.hex()
+        path = self.source_file(source)
         if isinstance(source, Magnet):
-            self._write(self._torrents / f"{stem}.magnet", format_magnet(source).encode() + b"\n")
+            self._write(path, format_magnet(source).encode() + b"\n")
             return
-        self._write(self._torrents / f"{stem}.torrent", encode_torrent(source))
-        self._unlink(f"{stem}.magnet")
+        self._write(path, encode_torrent(source))
+        self._unlink(f"{path.stem}.magnet")
 
     def save_entry(self, info_hash: bytes, document: Mapping[str, Any]) -> None:
         """Keep what `entry_document` made."""
@@ -163,8 +171,8 @@ class StateDirectory:
         except FileNotFoundError:
             return KeptSession()
         except DamagedError as damage:
-            os.replace(path, path.with_suffix(".damaged"))
-            warn(f"{path} is damaged and set aside: {damage}; options changed at run time are lost")
+            set_aside = _set_aside(path)
+            warn(f"{path} is damaged{set_aside}: {damage}; options changed at run time and the queue's order are lost")
             return KeptSession()
 
     def save_session(self, kept: KeptSession) -> None:
@@ -192,18 +200,23 @@ class StateDirectory:
         except OSError as error:
             raise StorageError(f"cannot remove {path}: {error.strerror}") from error
 
-    def _set_aside(self, stem: str, suffix: str) -> None:
-        path = self._torrents / f"{stem}{suffix}"
-        if path.exists():
-            os.replace(path, path.with_name(f"{path.name}.damaged"))
-
     def _sweep(self, names: list[str], entries: Mapping[str, KeptEntry]) -> None:
         """Remove what a crash between two writes has left."""
         for name in names:
             stem, suffix = os.path.splitext(name)
             superseded = suffix == ".magnet" and f"{stem}.torrent" in names
             if superseded or suffix == ".new" or (suffix == ".json" and stem not in entries):
-                self._unlink(name)
+                with suppress(StorageError):  # it is in nobody's way
+                    self._unlink(name)
+
+
+def _set_aside(path: Path) -> str:
+    """How to say that it was."""
+    try:
+        os.replace(path, path.with_name(f"{path.name}.damaged"))
+    except OSError as error:
+        return f" and cannot be set aside ({error.strerror})"
+    return " and set aside"
 
 
 def _read_source(path: Path) -> Metainfo | Magnet:

@@ -16,6 +16,7 @@ from swarm.config import Config
 from swarm.daemon.entry import Counters, Entry, Times, Wishes
 from swarm.daemon.options import Options
 from swarm.daemon.session import AlreadyThere, Sums, Totals
+from swarm.daemon.state import StateDirectory
 from swarm.net.real import RealNetwork
 from swarm.stats.snapshot import Reachability
 from swarm.torrent.magnet import Magnet
@@ -42,6 +43,7 @@ class PlainSession:
     def __init__(self, directory: Path) -> None:
         self.node: Any = PlainNode()
         self.options = Options(download_dir=directory)
+        self.state = StateDirectory(directory / "state")
         self.entries: dict[int, Entry] = {}
         self.removed: list[tuple[int, float]] = []
         self.calls: list[tuple[Any, ...]] = []

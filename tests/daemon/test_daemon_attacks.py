@@ -1,0 +1,55 @@
+"""What somebody does to the daemon who may speak to it, or shares its machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+
+from swarm.daemon.rpc_torrents import MAX_IDS
+from swarm.daemon.state import StateDirectory
+from tests.daemon.plain_session import sample
+from tests.daemon.test_rpc import Remote
+from tests.daemon.test_rpc import remote as remote
+from tests.daemon.test_rpc import with_torrents as with_torrents
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999"])
+async def test_a_tag_that_json_cannot_write_does_not_come_back(remote: Remote, number: str) -> None:
+    response = await remote.post(b'{"method": "session-stats", "tag": %b}' % number.encode())
+    assert isinstance(response.body, bytes)
+    answer = json.loads(response.body, parse_constant=pytest.fail)
+    assert answer["result"] == "success"
+    assert "tag" not in answer
+
+
+async def test_more_ids_than_can_be_are_not_looked_up(with_torrents: Remote) -> None:
+    told = await with_torrents.ask("torrent-get", ids=[1] * MAX_IDS, fields=["id"])
+    assert told == {"torrents": [{"id": 1}]}
+    for method in ("torrent-get", "torrent-remove"):
+        error = await with_torrents.error(method, {"ids": [1] * (MAX_IDS + 1), "fields": ["id"]})
+        assert error.startswith("ids: ")
+    assert len(with_torrents.session.entries) == 3
+
+
+async def test_what_is_no_file_is_not_opened(remote: Remote, tmp_path: Path) -> None:
+    """A FIFO would keep a thread for ever, and the daemon from ending."""
+    fifo = tmp_path / "x.torrent"
+    os.mkfifo(fifo)
+    with trio.fail_after(5):
+        for path in (fifo, tmp_path, "/dev/zero"):
+            assert "no file" in await remote.error("torrent-add", {"filename": str(path)})
+
+
+def test_what_is_kept_is_nobody_elses_business(tmp_path: Path) -> None:
+    directory = tmp_path / "state" / "daemon"
+    state = StateDirectory(directory)
+    with state.locked():
+        state.save_source(sample(0))
+        state.save_counters({sample(0).info_hash: {}})
+        for each in (directory, directory.parent, directory / "torrents"):
+            assert stat.S_IMODE(each.stat().st_mode) == 0o700, each
