@@ -10,8 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import trio
 
@@ -19,10 +18,12 @@ from dht.results import AddressObserved, Result
 from swarm.config import Config
 from swarm.connect.nat_tests import NatTests, Tests
 from swarm.connect.natprobe import NatProbe
+from swarm.connect.own_addresses import FAMILIES, Family, OwnAddresses, own_addresses
 from swarm.connect.report import Behaviour, NatReport
 from swarm.connect.strangers import Strangers
+from swarm.connect.stun_asking import StunAsking
 from swarm.connect.votes import Source
-from swarm.endpoint import Endpoint, split_host_port
+from swarm.endpoint import Endpoint
 from swarm.events import Emit, Event, PortMapped, PortMappingLost, Warned
 from swarm.ext.punch_message import Terms
 from swarm.ext.reach_message import TRANSPORTS, Probe, Seen
@@ -30,12 +31,8 @@ from swarm.ext.reach_message import Transport as TestedTransport
 from swarm.gateway.mapper import Mapper
 from swarm.gateway.method import Transport
 from swarm.gateway.report import LeaseReport, is_behind_another_nat
-from swarm.net.nat_discovery import Binds, discover_nat
+from swarm.net.nat_discovery import Binds, NatObservations
 from swarm.net.network import Network
-from swarm.net.ownaddress import global_address
-
-Family = Literal[4, 6]
-FAMILIES: tuple[Family, Family] = (4, 6)
 
 LOST_PATIENCE = 30.0
 """Seconds for which a port that the gateway has lost is announced on: mostly it is open again at once."""
@@ -89,7 +86,7 @@ class Standing:
             network,
             rng,
             self._probes[4],
-            translated=lambda: self._global[4] is None,
+            translated=lambda: self._own.public[4] is None,
             forwarded=lambda: self._mapper is not None and self._mapper.external_port("udp", 4) is not None,
         )
         self._transports = {"tcp": config.tcp, "utp": config.utp}  # that anybody could dial us by
@@ -97,17 +94,13 @@ class Standing:
         self._scope = trio.CancelScope()
         self.port = 0
         """That we listen on, 0 while offline."""
-        self._addresses: dict[Family, frozenset[str]] = dict.fromkeys(FAMILIES, frozenset())
-        self._inside: list[str] = []  # private IPv4 addresses of our interfaces
-        self._lans: list[IPv4Network | IPv6Network] = []  # private networks that we are on
-        self._global: dict[Family, str | None] = dict.fromkeys(FAMILIES)  # of our interfaces
+        self._own = OwnAddresses()
         self._seen_at: dict[Family, str] = {}  # our addresses as most see them, until most see another
         self._mapped: dict[Family, int] = {}  # outside ports, also those that were lost a moment ago
         self._tested: dict[Family, int] = {}  # the same, as they were when strangers' coming in was first looked at
         self._where = dict.fromkeys(FAMILIES, Whereabouts(None, 0))
         self._lost = trio.Event()
-        self._changed = trio.Event()
-        self._stun: list[Endpoint] = []  # the servers' addresses, as found last
+        self._stun = StunAsking(network, config.stun, emit, own=self._inside_endpoints, found=self._stun_says)
         self._met = False
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -141,8 +134,8 @@ class Standing:
                     nursery.start_soon(self._forget_lost)
                     nursery.start_soon(self._advise)
                 if self._config.stun:
-                    nursery.start_soon(self._ask_stun, stun)
-                nursery.start_soon(self.nat_tests.run, tests, lambda: self._stun, ping)
+                    nursery.start_soon(self._stun.run, stun)
+                nursery.start_soon(self.nat_tests.run, tests, lambda: self._stun.servers, ping)
 
     def stop(self) -> None:
         """End `run`.  What is announced stays as it was, so that goodbyes name the port that was announced."""
@@ -151,7 +144,7 @@ class Standing:
     def network_changed(self) -> None:
         """Addresses or routes have changed."""
         self._look_at_addresses()
-        self._changed.set()
+        self._stun.network_changed()
         self._look()
 
     # -- what is told -----------------------------------------------------------------------------------------------
@@ -211,14 +204,12 @@ class Standing:
 
     def is_own(self, host: str) -> bool:
         """Whether an address is ours, inside or outside."""
-        return any(
-            host in (self._where[family].host, self._seen_at.get(family)) or host in self._addresses[family]
-            for family in FAMILIES
-        )
+        outside = (*(where.host for where in self._where.values()), *self._seen_at.values())
+        return host in outside or self._own.has(host)
 
     def is_neighbour(self, host: str) -> bool:
         """Whether an address is in a private network that we are on."""
-        return any(ip_address(host) in lan for lan in self._lans)
+        return self._own.is_neighbour(host)
 
     def is_at(self, endpoint: Endpoint) -> bool:
         """Whether that is where others find or see us, as far as known.
@@ -230,7 +221,7 @@ class Standing:
         host, port = self._where[family]
         if endpoint.host != host:
             return False
-        if host == self._global[family] or family in self._mapped or self._config.announce_port is not None:
+        if host == self._own.public[family] or family in self._mapped or self._config.announce_port is not None:
             return endpoint.port == port
         samples = self._probes[family].samples(trio.current_time())
         seen = {sample.external.port for sample in samples if sample.external.host == host}
@@ -257,18 +248,18 @@ class Standing:
         """
         family = _family(ipv6)
         host, port = self._where[family]
-        reachable = self._global[family] is not None or family in self._mapped
+        reachable = self._own.public[family] is not None or family in self._mapped
         return host if reachable and port == self.port_to_announce(ipv6=not ipv6) else None
 
     def is_open(self) -> bool:
         """Whether strangers reach any port of ours, so that we can measure the NATs of others."""
-        return self._global[4] is not None
+        return self._own.public[4] is not None
 
     def is_hidden(self) -> bool:
         """Whether nobody on the internet is known to be able to dial us by IPv4."""
         now, strangers = trio.current_time(), self.strangers.probe
         reached = any(strangers.verdict(transport, now, ipv6=False) for transport in TRANSPORTS)
-        return self._global[4] is None and 4 not in self._mapped and not reached
+        return self._own.public[4] is None and 4 not in self._mapped and not reached
 
     def mapping(self, ipv6: bool) -> Behaviour:
         """How the NAT in front of us maps, as far as known."""
@@ -291,13 +282,13 @@ class Standing:
 
     def has_family(self, family: Family) -> bool:
         """Whether an interface of ours has an address by which anybody but neighbours could be reached."""
-        return any(_leads_out(host) for host in self._addresses[family])
+        return self._own.lead_out(family)
 
     def terms(self) -> Terms:
         """What we say of ourselves to whom we are to meet through NATs: where we are in our own network, in case that
         is theirs, too; and how our NAT maps."""
         report, port = self.report(4), self.port
-        inside = tuple(Endpoint(host, port) for host in self._inside[:MAX_INSIDE]) if port else ()
+        inside = tuple(Endpoint(host, port) for host in self._own.inside[:MAX_INSIDE]) if port else ()
         return Terms(
             udp=inside if self._config.utp else (),
             tcp=inside if self._config.tcp else (),
@@ -352,7 +343,7 @@ class Standing:
 
     async def _advise(self) -> None:
         await trio.sleep(ADVICE_AFTER)
-        if not (self._met or self._mapped or self._global[4]) and (sentences := self.advice()):
+        if not (self._met or self._mapped or self._own.public[4]) and (sentences := self.advice()):
             self._emit(Warned(" ".join(sentences)))
 
     def _gateway_outside(self) -> str | None:
@@ -360,71 +351,29 @@ class Standing:
         hosts = [host for _, host in self._mapper.outside_hosts()] if self._mapper is not None else []
         return min(hosts, key=lambda host: is_behind_another_nat(host) is not False, default=None)
 
-    # -- STUN -------------------------------------------------------------------------------------------------------
-
-    async def _ask_stun(self, stun: Mapping[Family, Binds]) -> None:
-        """At the start, and whenever the network changes."""
-        while True:
-            self._changed = trio.Event()
-            servers = self._stun = await self._stun_servers()
-            async with trio.open_nursery() as nursery:
-                for family, service in stun.items():
-                    if of_family := [server for server in servers if server.is_ipv6 is (family == 6)]:
-                        nursery.start_soon(self._discover, family, service, of_family)
-            await self._changed.wait()
-
-    async def _stun_servers(self) -> list[Endpoint]:
-        servers: list[Endpoint] = []
-        for text in self._config.stun:
-            try:
-                servers += await self._network.resolve(*split_host_port(text))
-            except OSError as error:
-                self._emit(Warned(f"cannot find the address of the STUN server {text}: {error.strerror}"))
-        return servers
-
-    async def _discover(self, family: Family, stun: Binds, servers: list[Endpoint]) -> None:
-        """Ask one server after the other until the answers tell how the NAT maps."""
-        probe, own = self._probes[family], [Endpoint(host, self.port) for host in self._addresses[family]]
-        silent = True
-        for server in servers:
-            second = next((other for other in servers if other.host != server.host), None)
-            observations = await discover_nat(stun, server, second=second, own=own)
-            if observations.evidence:
-                silent = False
-                probe.stun_says(observations, trio.current_time())
-                self._heed(probe)
-            if observations.mapping != "unknown":
-                return
-        if silent:
-            self._emit(Warned(f"no STUN server answers: {', '.join(map(str, servers))}"))
-
     # -- conclusions ------------------------------------------------------------------------------------------------
 
     def _probe_for(self, endpoint: Endpoint) -> NatProbe:
         return self._probes[_family(endpoint.is_ipv6)]
 
     def _look_at_addresses(self) -> None:
-        """What our interfaces have.  What was known of a family's NATs holds as long as its addresses do."""
-        now = trio.current_time()
-        here = [
-            (interface, ip_interface(f"{address.host.partition('%')[0]}/{address.prefix_length}"))
-            for interface in self._network.interfaces()
-            if interface.up
-            for address in interface.addresses
-        ]
-        hosts = {address.ip for _, address in here}
-        private = [address for interface, address in here if address.ip.is_private and not interface.loopback]
-        self._inside = [str(address.ip) for address in private if address.version == 4]
-        self._lans = [address.network for address in private]
-        for family in FAMILIES:
-            addresses = frozenset(str(host) for host in hosts if host.version == family)
-            if addresses != self._addresses[family] and self._addresses[family]:
+        """What was known of a family's NATs holds as long as its addresses do."""
+        now, before = trio.current_time(), self._own
+        self._own = own_addresses(self._network)
+        for family, addresses in self._own.by_family.items():
+            if before.by_family[family] not in (frozenset(), addresses):
                 self._probes[family].network_changed(now)
                 self.strangers.probe.network_changed(now)
                 self.nat_tests.network_changed()
-            self._addresses[family] = addresses
-            self._global[family] = global_address(self._network, ipv6=family == 6)
             self._probes[family].bound(self.port, sorted(addresses), now)
+
+    def _inside_endpoints(self, family: Family) -> list[Endpoint]:
+        return [Endpoint(host, self.port) for host in self._own.by_family[family]]
+
+    def _stun_says(self, family: Family, observations: NatObservations) -> None:
+        probe = self._probes[family]
+        probe.stun_says(observations, trio.current_time())
+        self._heed(probe)
 
     def _heed(self, probe: NatProbe) -> None:
         """Has it found out where we are?"""
@@ -468,7 +417,7 @@ class Standing:
     def _front_door(self, transport: TestedTransport, seen: Seen, now: float) -> Endpoint | None:
         """Where strangers would dial us, at the address where a peer sees us; None while the port is not known."""
         family, host = _family(seen.endpoint.is_ipv6), seen.endpoint.host
-        translated = transport == "utp" and self.implied_port(ipv6=family == 6) and host != self._global[family]
+        translated = transport == "utp" and self.implied_port(ipv6=family == 6) and host != self._own.public[family]
         if not translated:
             return Endpoint(host, self.port_to_announce(ipv6=family == 6))
         external = self._probes[family].external(now)
@@ -481,16 +430,11 @@ class Standing:
 
     def _host(self, family: Family) -> str | None:
         """Our own address if it is a public one, else where others see us, else what the gateway says."""
-        host = self._global[family] or self._seen_at.get(family)
+        host = self._own.public[family] or self._seen_at.get(family)
         if host is None and family == 4:
             outside = self._gateway_outside()
             host = outside if outside is not None and is_behind_another_nat(outside) is False else None
         return host
-
-
-def _leads_out(host: str) -> bool:
-    address = ip_address(host)
-    return not (address.is_loopback or address.is_link_local)
 
 
 def _family(ipv6: bool) -> Family:

@@ -12,7 +12,8 @@ from trio.testing import MockClock
 
 from dht.results import AddressObserved, NodeIdChanged
 from swarm.config import Config
-from swarm.connect.standing import ADVICE_AFTER, Family, Standing
+from swarm.connect.own_addresses import Family
+from swarm.connect.standing import ADVICE_AFTER, Standing
 from swarm.endpoint import Endpoint
 from swarm.events import Event, Warned
 from swarm.net.nat_discovery import Binds
