@@ -54,6 +54,7 @@ FLOORS: dict[str, int] = {
     "swarm.torrent.metasource": 4,
     "swarm.torrent.presence": 4,
     "swarm.torrent.sources": 4,
+    "swarm.torrent.telling": 4,
     "swarm.torrent.turned": 4,
     "swarm.torrent.ways": 4,
     "swarm.torrent.acquaintance": 4,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from swarm.cli.units import columns, counted, format_duration, format_part, format_percent, format_rate
-from swarm.torrent.torrent import TorrentStatistics
+from swarm.torrent.telling import TorrentStatistics
 
 WINDOW = 5.0
 """Seconds over which a rate is averaged."""

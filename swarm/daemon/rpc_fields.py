@@ -26,7 +26,7 @@ from swarm.peer import PeerConnection
 from swarm.torrent.magnet import format_magnet
 from swarm.torrent.metainfo import Metainfo
 from swarm.torrent.selection import Selection
-from swarm.torrent.torrent import TorrentStatistics
+from swarm.torrent.telling import TorrentStatistics
 
 KILO = 1000
 

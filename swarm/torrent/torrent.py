@@ -7,11 +7,8 @@ peers are reached is `swarm.connect`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import trio
 
@@ -22,7 +19,6 @@ from swarm.errors import StorageError, SwarmError, UsageError
 from swarm.events import StorageFailed, TorrentAdded, TorrentChecked, TorrentCompleted, Warned
 from swarm.identity import Culprit
 from swarm.peer import PeerConnection
-from swarm.peerlist import HUNG_UP
 from swarm.ratelimit import TokenBucket
 from swarm.torrent.beginning import Beginning
 from swarm.torrent.choker import Choker
@@ -40,6 +36,7 @@ from swarm.torrent.picker import Picker
 from swarm.torrent.seedlinks import kept_between_seeds
 from swarm.torrent.selection import Selection
 from swarm.torrent.sources import Sources
+from swarm.torrent.telling import Telling, TorrentState, TorrentStatistics
 from swarm.torrent.ways import Ways
 from swarm.wire.extended import ExtendedHandshake
 
@@ -50,39 +47,11 @@ ASK_AGAIN = 60.0
 KEPT_PEERS = 200
 """Peers written into the resume file."""
 
-TorrentState = Literal["metadata", "queued", "checking", "downloading", "seeding", "stopped", "failed"]
-
 UNKNOWN_LEFT = 1
 """Bytes that trackers are told are missing while nobody knows how many: not 0, which would make us a seed."""
 
 Select = Collection[int] | Callable[[Metainfo], Collection[int] | None] | None
 """The indices of the files to fetch, None for all; or what tells them once the metadata is there."""
-
-
-@dataclass(frozen=True, slots=True)
-class TorrentStatistics:
-    """Where a torrent stands.  Bytes; ``done`` and ``total`` count what is wanted, in arrived and verified bytes."""
-
-    state: TorrentState
-    done: int
-    total: int
-    pieces_had: int
-    pieces: int
-    downloaded: int
-    uploaded: int
-    """Payload of this run."""
-    wasted: int
-    corrupt: int
-    """Bytes of pieces that were wrong."""
-    checked: int
-    """Pieces looked at so far while checking, of ``to_check``."""
-    to_check: int
-    peers_by_path: dict[str, int]
-    known_peers: int
-    metadata: str = ""
-    """While it is missing: from how many peers it was asked, and why not."""
-    metadata_blocks: int = 0
-    """Blocks of it that have come."""
 
 
 class Torrent:
@@ -121,6 +90,7 @@ class Torrent:
         self.admission = self.ways.admission
         self._shared = Shared(lent, self._connections, self.metadata, self.ways)
         self._sources = Sources(self.info_hash, lent, self.admission.found, counters=self)
+        self._telling = Telling(lent, self._connections, self.admission, self.metadata, self._sources)
         self._content: Content | None = None
         self._exchange: Exchange | None = None
         self.state: TorrentState = "metadata"
@@ -381,26 +351,7 @@ class Torrent:
     # -- numbers ----------------------------------------------------------------------------------------------------
 
     def statistics(self) -> TorrentStatistics:
-        exchange, content, moved = self._exchange, self._content, self._connections.moved()
-        total = content.selection.size if content is not None else 0
-        checked, to_check = content.checking if content is not None else (0, 0)
-        return TorrentStatistics(
-            state=self.state,
-            done=total - exchange.picker.remaining_bytes if exchange is not None else 0,
-            total=total,
-            pieces_had=exchange.have.count if exchange is not None else 0,
-            pieces=content.metainfo.piece_count if content is not None else 0,
-            downloaded=moved.down,
-            uploaded=moved.up,
-            wasted=moved.wasted,
-            corrupt=content.corrupt if content is not None else 0,
-            checked=checked,
-            to_check=to_check,
-            peers_by_path=dict(Counter(peer.identity.path for peer in self._connections)),
-            known_peers=len(self.admission.peers),
-            metadata=self.metadata.why() if content is None else "",
-            metadata_blocks=self.metadata.blocks_had,
-        )
+        return self._telling.statistics(self.state, self._content, self._exchange)
 
     @property
     def connections(self) -> Collection[PeerConnection]:
@@ -424,24 +375,7 @@ class Torrent:
 
     def why(self) -> list[str]:
         """Why nothing, or no more, is arriving: peers, sources and our port, each in a sentence for the user."""
-        reasons = [f"peers: {self.admission.peers.why()}"] if len(self.admission.peers) else ["no peer is known"]
-        if self._content is None:
-            reasons.insert(0, f"the metadata is missing: {self.metadata.why()}")
-        elif self._connections and self.state == "downloading":
-            reasons.append(self._why_connected_peers_send_nothing())
-        trackers = self._content.metainfo.trackers if self._content is not None else self.metadata.trackers
-        reasons += self._sources.why(named=bool(trackers))
-        if self._config.encryption != "prefer" and self.admission.peers.reasons().keys() & HUNG_UP:
-            kind = "encrypted" if self._config.encryption == "require" else "plain"
-            reasons.append(f"only {kind} connections are allowed, and some peers hang up on those")
-        port = self._lent.standing.port
-        reasons.append(f"we listen on port {port}" if port else f"offline: {self._config.bind} is not there")
-        return reasons
-
-    def _why_connected_peers_send_nothing(self) -> str:
-        choking = sum(peer.downloader.choked for peer in self._connections)
-        useless = sum(not peer.downloader.interested for peer in self._connections)
-        return f"of {len(self._connections)} connected, {choking} choke us and {useless} have nothing that we need"
+        return self._telling.why(self.state, self._content)
 
     def tracker_statuses(self) -> tuple[TrackerStatus, ...]:
         return self._sources.tracker_statuses()
