@@ -14,10 +14,15 @@ from typing import Any, get_args
 
 from swarm.daemon.entry import Counters, LimitMode, Times, Wishes
 from swarm.daemon.options import Options
+from swarm.daemon.wanted import check
+from swarm.errors import UsageError
 from swarm.torrent.magnet import Magnet
 from swarm.torrent.metainfo import Metainfo
 
 VERSION = 1
+
+MAX_COUNT = 1 << 62
+"""Of bytes, say: more is nothing that we have counted."""
 
 
 class DamagedError(Exception):
@@ -70,13 +75,18 @@ def entry_document(kept: KeptEntry) -> dict[str, Any]:
 
 def read_entry(source: Metainfo | Magnet, document: Mapping[str, Any]) -> KeptEntry:
     """What is wished of ``source``; its counters are in another file."""
+    wishes = _wishes(_typed(document, "wishes", dict))
+    try:
+        check(source, wishes)
+    except UsageError as error:
+        raise DamagedError(str(error)) from None
     return KeptEntry(
         source=source,
         directory=_path(document, "directory"),
         paused=_typed(document, "paused", bool),
         finished=_typed(document, "finished", bool),
         times=_times(_typed(document, "times", dict)),
-        wishes=_wishes(_typed(document, "wishes", dict)),
+        wishes=wishes,
     )
 
 
@@ -182,7 +192,7 @@ def _mode(values: Mapping[str, Any], name: str) -> LimitMode:
 
 def _count(values: Mapping[str, Any], name: str) -> int:
     value: int = _typed(values, name, int)
-    if value < 0:
+    if not 0 <= value <= MAX_COUNT:
         raise DamagedError(f"no valid {name}")
     return value
 

@@ -27,6 +27,7 @@ from swarm.daemon.documents import (
     DamagedError,
     KeptEntry,
     KeptSession,
+    entry_document,
     read_counters,
     read_entry,
     read_session,
@@ -87,14 +88,15 @@ class StateDirectory:
         return self._torrents / f"{source.info_hash.hex()}.{'magnet' if isinstance(source, Magnet) else 'torrent'}"
 
     def load(self, default_directory: Path, now: float, warn: Warn) -> list[KeptEntry]:
-        """Every torrent, in the order of their names on disk; ``warn`` is told a sentence for each that is damaged."""
+        """Every torrent; ``warn`` is told a sentence for each that is damaged."""
         try:
-            names = sorted(os.listdir(self._torrents))
+            names = sorted(os.listdir(self._torrents), reverse=True)  # a .torrent before the .magnet that led to it
         except FileNotFoundError:
             return []
         except OSError as error:
             raise StorageError(f"cannot read {self._torrents}: {error.strerror}") from error
         entries: dict[str, KeptEntry] = {}
+        damaged: set[str] = set()
         for name in names:
             stem, suffix = os.path.splitext(name)
             if suffix in (".torrent", ".magnet") and stem not in entries:
@@ -102,8 +104,10 @@ class StateDirectory:
                     entries[stem] = self._load_entry(name, stem, default_directory, now, warn)
                 except DamagedError as damage:
                     set_aside = _set_aside(self._torrents / name)
-                    _set_aside(self._torrents / f"{stem}.json")  # it tells where the data is
                     warn(f"{self._torrents / name} is damaged{set_aside}: {damage}; add the torrent again")
+                    damaged.add(stem)
+        for stem in damaged - entries.keys():
+            _set_aside(self._torrents / f"{stem}.json")  # it tells where the data is
         self._sweep(names, entries)
         self._load_counters(entries, warn)
         return list(entries.values())
@@ -122,7 +126,10 @@ class StateDirectory:
                 f"{path} is damaged or gone, and what it said of {source.name or stem} is lost: the torrent is "
                 f"stopped, its data expected in {default_directory}"
             )
-            return KeptEntry(source=source, directory=default_directory, times=Times(added_at=now), paused=True)
+            kept = KeptEntry(source=source, directory=default_directory, times=Times(added_at=now), paused=True)
+            with suppress(StorageError):  # else it is told again
+                self.save_entry(source.info_hash, entry_document(kept))
+            return kept
 
     def _load_counters(self, entries: Mapping[str, KeptEntry], warn: Warn) -> None:
         path = self.directory / "counters.json"
