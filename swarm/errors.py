@@ -31,6 +31,10 @@ class StorageError(SwarmError):
     code = 4
 
 
+class DiskFullError(StorageError):
+    """The file system has no room left; it may have some later."""
+
+
 class NoProgressError(SwarmError):
     """Nothing arrived within the time-out; the sentence says why."""
 

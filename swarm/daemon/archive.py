@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from swarm.bitfield import Bitfield
-from swarm.daemon.data import delete_data, forget_resume, is_gone, move_data, relocate_resume
+from swarm.daemon.data import delete_data, forget_resume, free_space, is_gone, move_data, relocate_resume
 from swarm.daemon.documents import KeptEntry, KeptSession, entry_document
 from swarm.daemon.entry import Entry
 from swarm.daemon.options import Options
@@ -119,6 +119,10 @@ class Archive:
             await self._runner(forget_resume, self._resume, entry.info_hash)
         if delete and entry.metainfo is not None:
             await self._runner(delete_data, entry.metainfo, entry.directory)
+
+    async def free_space(self, directory: Path) -> int:
+        """Bytes that may be written beneath it."""
+        return await self._runner(free_space, directory)
 
     async def look_for_data(self, entries: Sequence[Entry]) -> None:
         """Say what is wrong with those that were complete and of which nothing is left; nothing of the others."""

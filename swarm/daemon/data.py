@@ -21,6 +21,19 @@ def is_gone(metainfo: Metainfo, directory: Path) -> bool:
     return not any(os.path.lexists(directory.joinpath(*file.path)) for file in metainfo.files if not file.pad)
 
 
+def free_space(directory: Path) -> int:
+    """Bytes that may be written beneath ``directory``, be it there yet or not; 0 where nobody can tell."""
+    for place in (directory, *directory.parents):
+        try:
+            found = os.statvfs(place)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return 0
+        return 0 if found.f_files and not found.f_favail else found.f_bavail * found.f_frsize
+    return 0
+
+
 def move_data(metainfo: Metainfo, source: Path, target: Path) -> None:
     """Move what is there of its files.  StorageError if that cannot be, or something is in the way: nothing has moved.
 

@@ -206,8 +206,8 @@ class Entry:
     @property
     def error(self) -> str | None:
         """What keeps it from running, a sentence; None: nothing."""
-        if self.torrent is not None and self.torrent.error is not None:
-            return str(self.torrent.error)
+        if self.problem is None and self.torrent is not None and self.torrent.error is not None:
+            return str(self.torrent.error)  # nobody has looked at it yet
         return self.problem
 
     @property

@@ -10,10 +10,11 @@ import trio
 from swarm.daemon.archive import Archive
 from swarm.daemon.entry import Entry
 from swarm.daemon.policy import alternative_now, has_shared_enough
+from swarm.daemon.room import Room
 from swarm.daemon.roster import Roster
 from swarm.daemon.runs import Runs
 from swarm.daemon.tally import Tally
-from swarm.errors import StorageError
+from swarm.errors import DiskFullError, StorageError
 from swarm.events import Warned
 
 TICK = 1.0
@@ -29,6 +30,7 @@ class Rounds:
         self._archive = archive
         self._roster = roster
         self._tally = tally
+        self._room = Room(archive.free_space)
         self._counted_at = 0.0
         self._scheduled: bool | None = None
 
@@ -41,6 +43,9 @@ class Rounds:
             self._tally.look()
             for entry in tuple(self._roster.entries.values()):
                 await self._judge(entry, now)
+            for entry in await self._room.found(now):
+                entry.problem = None
+                self._runs.arrange()
             if self._runs.options.download_queue_enabled or self._runs.options.seed_queue_enabled:
                 self._runs.arrange()
             if now >= self._counted_at + SAVE_COUNTERS:
@@ -66,6 +71,9 @@ class Rounds:
             await self._or_warn(self._archive.save, entry)
         if state == "failed" and torrent.error is not None:
             entry.problem = str(torrent.error)
+            if isinstance(torrent.error, DiskFullError):
+                entry.problem += "; it goes on by itself once there is room"
+                self._room.ran_out(entry, now)
             self._runs.arrange()
         elif state == "seeding" and has_shared_enough(entry, self._runs.options, now):
             entry.paused = entry.finished = True

@@ -100,7 +100,7 @@ class Runs:
         try:
             await self.node.remove(torrent)
         except StorageError as error:
-            entry.problem = str(error)
+            entry.problem = entry.problem or str(error)
         self._tally.ended(entry)
         if torrent.have is not None:
             entry.kept_have = torrent.have.copy()

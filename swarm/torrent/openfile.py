@@ -16,7 +16,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from swarm.errors import StorageError
+from swarm.errors import DiskFullError, StorageError
 
 DEFAULT_LIMIT = 128
 """Descriptors kept open for files by one node: well below the usual `ulimit -n` of 1,024, which sockets need too."""
@@ -159,11 +159,12 @@ def _open_directory(name: str, parent: int, *, create: bool) -> int:
 
 @contextmanager
 def storage_errors(verb: str, path: Path) -> Iterator[None]:
-    """Turn OSError inside into a StorageError: ``cannot <verb> <path>: <reason>``."""
+    """Turn OSError inside into a StorageError: ``cannot <verb> <path>: <reason>``; of its classes the one that fits."""
     try:
         yield
     except FileNotFoundError as error:
         raise DataMissingError(f"cannot {verb} {path}: it does not exist") from error
     except OSError as error:
         reason = REASONS.get(error.errno or 0) or (error.strerror or str(error)).lower()
-        raise StorageError(f"cannot {verb} {path}: {reason}") from error
+        kind = DiskFullError if error.errno == errno.ENOSPC else StorageError
+        raise kind(f"cannot {verb} {path}: {reason}") from error
