@@ -18,7 +18,6 @@ from swarm.bitfield import Bitfield
 from swarm.connect.report import NatReport
 from swarm.connect.standing import Standing
 from swarm.discover.dht_source import DhtStatistics
-from swarm.endpoint import Endpoint
 from swarm.events import SourceName
 from swarm.net.listen import OpenPorts
 from swarm.net.mux import MuxStatistics
@@ -109,7 +108,7 @@ def _socket(socket: DatagramSocket | None, counts: MuxStatistics) -> UdpSocket:
 
 
 def _live(torrent: Torrent, peer: PeerConnection) -> LivePeer:
-    identity = peer.identity
+    identity, known = peer.identity, torrent.admission.known(peer)
     return LivePeer(
         info_hash=torrent.info_hash,
         endpoint=identity.endpoint,
@@ -120,17 +119,14 @@ def _live(torrent: Torrent, peer: PeerConnection) -> LivePeer:
         bytes_up=peer.bytes_up,
         rtt=peer.round_trip(),
         sources=sources_of(torrent, peer),
+        known_at=known.endpoint if known is not None else None,
     )
 
 
 def sources_of(torrent: Torrent, peer: PeerConnection) -> frozenset[SourceName]:
-    """Who named the peer, by the endpoint that was dialled, or where it says that it listens."""
-    identity, listens = peer.identity, peer.theirs.p if peer.theirs is not None else None
-    endpoint = identity.endpoint
-    if identity.direction == "in" and listens is not None:
-        endpoint = Endpoint(endpoint.host, listens)
-    known = torrent.admission.peers.get(endpoint)
-    came_in: set[SourceName] = {"incoming"} if identity.direction == "in" else set()
+    """Who named the peer that a connection leads to."""
+    known = torrent.admission.known(peer)
+    came_in: set[SourceName] = {"incoming"} if peer.identity.direction == "in" else set()
     return frozenset(came_in if known is None else came_in | known.sources)
 
 

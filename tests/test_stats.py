@@ -150,6 +150,16 @@ def test_bytes_are_those_of_closed_connections_and_of_live_ones() -> None:
     assert stats.paths["utp"]["out"].bytes_down == 5  # the fold itself is not touched
 
 
+def test_who_is_connected_from_another_port_is_not_missed_where_it_was_named() -> None:
+    stats = folded(DialFailed(TORRENT, A, "tcp", "timed-out", 3.0), connected(endpoint=B, path="birthday"))
+    live = LivePeer(TORRENT, B, "birthday", "out", CLIENT, 20, 10, 0.04, known_at=A)
+    (row,) = build_document(stats, Snapshot(100.0, "1", b"", 1.0, peers=(live,)))["peers"]
+    assert (row["endpoint"], row["connected"], row["failures"]) == (str(B), True, {"tcp": "timed-out"})
+    there = LivePeer(TORRENT, A, "tcp", "in", CLIENT, 0, 0, 0.04)
+    rows = build_document(stats, Snapshot(100.0, "1", b"", 1.0, peers=(live, there)))["peers"]
+    assert {row["endpoint"] for row in rows if row["connected"]} == {str(A), str(B)}
+
+
 # -- peers and sources ------------------------------------------------------------------------------------------------
 
 

@@ -236,9 +236,13 @@ def _core(core: CoreCounts) -> dict[str, Any]:
 def _peers(stats: Stats, snapshot: Snapshot) -> list[dict[str, Any]]:
     """Connected ones first, then those who gave and took most, then the latest."""
     rows = {key: _remembered(key, record, snapshot.now) for key, record in reversed(stats.peers.items())}
+    standing = {PeerKey(peer.info_hash, peer.endpoint) for peer in snapshot.peers}
     for peer in snapshot.peers:
         key = PeerKey(peer.info_hash, peer.endpoint)
-        _add_live(rows.setdefault(key, _remembered(key, PeerRecord(set(), snapshot.now), snapshot.now)), peer)
+        row = rows.setdefault(key, _remembered(key, PeerRecord(set(), snapshot.now), snapshot.now))
+        _add_live(row, peer)
+        if peer.known_at is not None and (named := PeerKey(peer.info_hash, peer.known_at)) not in standing:
+            _add_failures(row, rows.pop(named, None))
     return sorted(rows.values(), key=lambda row: (not row["connected"], -(row["bytes_down"] + row["bytes_up"])))
 
 
@@ -271,6 +275,14 @@ def _add_live(row: dict[str, Any], peer: LivePeer) -> None:
         "bytes_up": row["bytes_up"] + peer.bytes_up,
         "rtt": _seconds(peer.rtt),
     }
+
+
+def _add_failures(row: dict[str, Any], elsewhere: dict[str, Any] | None) -> None:
+    """The peer is connected, so it is not missed where it was named; why it was not reached there is told here."""
+    if elsewhere is not None:
+        row["failures"] = elsewhere["failures"] | row["failures"]
+        row["bytes_down"] += elsewhere["bytes_down"]
+        row["bytes_up"] += elsewhere["bytes_up"]
 
 
 def _in_order(sources: set[SourceName]) -> list[SourceName]:

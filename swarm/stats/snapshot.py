@@ -93,6 +93,8 @@ class LivePeer:
     rtt: float | None = None
     """Seconds; None where the stream does not tell."""
     sources: Collection[SourceName] = ()
+    known_at: Endpoint | None = None
+    """Where sources name the peer, which may be elsewhere: a NAT gave it another port for us, or a server relays."""
 
 
 @dataclass(frozen=True, slots=True)

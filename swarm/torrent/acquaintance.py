@@ -38,6 +38,10 @@ class Acquaintances:
         """Whom a connection leads to; None if nobody knows, or if it goes through a relay."""
         return self._direct.get(peer)
 
+    def known(self, peer: PeerConnection) -> KnownPeer | None:
+        """Whom a connection leads to, straight or through a relay."""
+        return self._direct.get(peer) or self._relayed.get(peer)
+
     def is_relayed_to(self, known: KnownPeer) -> bool:
         """Whether a relay carries us to the peer."""
         return known in self._relayed.values()

@@ -178,6 +178,10 @@ class Admission:
         if other is not None:
             self.found([other], "incoming")
 
+    def known(self, peer: PeerConnection) -> KnownPeer | None:
+        """Whom a connection leads to; None for somebody who came in and does not say where it listens."""
+        return self._acquaintances.known(peer)
+
     # -- for the dialer and the acceptor ----------------------------------------------------------------------------
 
     @property
