@@ -451,6 +451,26 @@ def test_a_descriptor_in_use_outlives_its_place_in_the_table(tmp_path: Path) -> 
         os.fstat(fd)
 
 
+def test_a_descriptor_that_others_push_out_of_the_table_at_once_can_still_be_used(tmp_path: Path) -> None:
+    metainfo, content = torrent([("a", 40), ("b", 10), ("c", 0)], 16)
+    storage = Storage(tmp_path, metainfo, handles=FileHandles(0))  # as when a thousand torrents are checked at once
+    storage.prepare(range(3))
+    storage.write(0, content[:20])
+    storage.write(20, content[20:])
+    storage.sync()
+    assert read(storage, 0, 50) == content
+    extents = Extents(storage)
+    assert [extents.content(offset, 10) for offset in (0, 20, 35, 40)] == ["data"] * 4
+    found = storage.file_at(2, 5)
+    assert found is not None
+    assert os.pread(found[0].fd, 5, found[1]) == content[2:7]
+    assert all(state is not None for state in storage.existing())
+    metainfo, content = single(MIB, 1 << 16)
+    sparse = Storage(tmp_path / "sparse", metainfo, handles=FileHandles(0))
+    sparse.write(MIB - 10, content[-10:])
+    assert Extents(sparse).content(0, 1 << 16) == "hole"
+
+
 def test_the_least_recently_used_descriptor_goes_first(tmp_path: Path) -> None:
     handles = FileHandles(2)
     for name in "abc":
