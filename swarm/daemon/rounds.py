@@ -52,6 +52,12 @@ class Rounds:
                 self._counted_at = now
                 await self.save_counters()
 
+    async def finish(self) -> None:
+        """The last round: keep what has changed since the one before, and what was counted."""
+        for entry in tuple(self._roster.entries.values()):
+            await self._judge(entry, trio.current_time())
+        await self.save_counters()
+
     async def save_counters(self) -> None:
         """Keep what was counted."""
         await self._or_warn(self._archive.save_counters)

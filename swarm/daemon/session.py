@@ -274,7 +274,7 @@ class Session:
 
     async def close(self) -> None:
         """Save; the torrents themselves are put away by the node."""
-        await self._rounds.save_counters()
+        await self._rounds.finish()
 
 
 @asynccontextmanager
