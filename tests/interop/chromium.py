@@ -70,10 +70,14 @@ class Browser:
             self._page = attached["sessionId"]
             for domain in ("Runtime", "Log", "Page", "Network"):
                 await self.ask(f"{domain}.enable")
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        await self.ask("Emulation.setEmulatedMedia", features=[scheme])
+        await self.dress(dark=dark)
         await self.resize(width, height)
         await self.ask("Page.navigate", url=url)
+
+    async def dress(self, *, dark: bool) -> None:
+        """By night or by day, as the system's settings would have it."""
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        await self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
     async def resize(self, width: int, height: int) -> None:
         await self.ask(
