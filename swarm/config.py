@@ -65,6 +65,8 @@ class Config:
     lsd: bool = True
     mapping: bool = True
     punch: bool = True
+    birthday: bool = True
+    """256 sockets and 2,048 datagrams for a few seconds, where one of two NATs hands out ports at random."""
     relay: bool = True
     trackers: bool = True
 

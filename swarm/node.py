@@ -131,7 +131,9 @@ class Node:
         self._local: LocalDiscovery | None = None
         if config.lsd and not alone:
             self._local = LocalDiscovery(self.network, port=lambda: self.port or 0, rng=rng, emit=self.emit)
-        self._shot_ports = ShotPorts(self.network, rng, keepalive=self.standing.nat_tests.keep_alive)
+        self._shot_ports = ShotPorts(
+            self.network, rng, birthdays=config.birthday, keepalive=self.standing.nat_tests.keep_alive
+        )
         self._second_ports = SecondPorts(self.network)
         self.relay = RelayHost(config, self.standing, rng, lambda: self._online.datagrams())
         self.turning = Turning(

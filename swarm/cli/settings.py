@@ -154,6 +154,7 @@ SETTINGS: tuple[Setting, ...] = (
     _switch("lsd", "do not look for peers in the local network"),
     _switch("mapping", "do not ask the router to open the port"),
     _switch("punch", "do not punch holes into NATs"),
+    _switch("birthday", "do not open 256 sockets at once to meet peers through NATs with random ports"),
     _switch("relay", "do not use relays"),
     _switch("trackers", "do not ask trackers"),
     Setting(

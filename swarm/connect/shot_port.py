@@ -60,10 +60,12 @@ class ShotPorts:
         rng: random.Random,
         config: UtpConfig | None = None,
         *,
+        birthdays: bool = True,
         keepalive: Callable[[Endpoint], float] | None = None,
     ) -> None:
-        """``rng`` makes connection ids, nonces and the spray of birthdays: a `random.SystemRandom`.  ``keepalive`` is
-        `UtpEndpoint`'s: these connections are the only users of their mappings."""
+        """``birthdays``: whether we take part in them.  ``rng`` makes connection ids, nonces and their spray: a
+        `random.SystemRandom`.  ``keepalive`` is `UtpEndpoint`'s: these connections are the only users of their
+        mappings."""
         self.network = network
         self.rng = rng
         self.attended = Allowance(ATTENDED_BURST, ATTENDED_SECONDS)
@@ -75,6 +77,7 @@ class ShotPorts:
             "predicted": Allowance(PREDICTED_BURST, PREDICTED_SECONDS),
             "birthday": Allowance(BIRTHDAY_BURST, BIRTHDAY_SECONDS),
         }
+        self._birthdays = birthdays
         self._at_birthday = False
         self._keepalive = keepalive
         self._config = config or UtpConfig(max_connections=8, max_half_open=4, accept_backlog=4)
@@ -124,8 +127,10 @@ class ShotPorts:
     @contextmanager
     def shooting(self, path: PathName) -> Iterator[None]:
         """The block shoots, and is left by an exception unless it meets.  RemoteError("busy") if too many have not met,
-        and for a birthday while there is another one."""
+        and for a birthday while there is another one; "hopeless" where we take part in none."""
         birthday = path == "birthday"
+        if birthday and not self._birthdays:
+            raise RemoteError("hopeless", "birthdays are switched off")
         if birthday and self._at_birthday:
             raise RemoteError("busy", "one birthday at a time")
         if not self._misses[path].take(trio.current_time()):

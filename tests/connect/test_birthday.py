@@ -6,7 +6,7 @@ import random
 import statistics
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import cast
 
@@ -18,7 +18,7 @@ from swarm.connect.birthday import FEWEST, meet_by_birthday
 from swarm.connect.dial import Link
 from swarm.connect.predict import MAX_PROBES, PROBES_PER_SECOND, Plan, make_plan
 from swarm.connect.second_port import PATIENCE
-from swarm.connect.shot_port import BIRTHDAY_BURST, CLOSING_LOOK
+from swarm.connect.shot_port import BIRTHDAY_BURST, CLOSING_LOOK, ShotPorts
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.ext.punch import Punch
@@ -29,6 +29,7 @@ from swarm.simnet.host import Host
 from swarm.simnet.internet import Internet, open_internet
 from swarm.simnet.replay import seeded_scheduler
 from tests.connect.three import HELLO, WELCOME, Member, Three, three
+from tests.nodes import node_on
 
 RUNS = 20
 RANDOM, FIXED = (20481, 1777, 60123, 33333), (6881,) * 4
@@ -95,6 +96,40 @@ def run(kinds: tuple[str, str], seed: int, trouble: Trouble = lambda internet, m
 )
 def test_who_can_meet_whom(kinds: tuple[str, str], path: str) -> None:
     assert run(kinds, 1)[0] == path
+
+
+@pytest.mark.parametrize("kinds", [("cone", "symrand"), ("symrand", "cone")])
+@pytest.mark.parametrize("end", ["initiator", "target"])
+def test_who_takes_part_in_no_birthdays_says_that_it_is_hopeless(kinds: tuple[str, str], end: str) -> None:
+    """The other end has begun already: it hears it within a round trip, and a relay may be asked at once."""
+
+    async def meet() -> None:
+        async with between(kinds) as (internet, made):
+            member: Member = getattr(made, end)
+            member.ports = ShotPorts(member.network, random.Random(1), birthdays=False)
+            member.agreements._ports = member.ports
+            made.nursery.start_soon(member.ports.run)
+            await wait_all_tasks_blocked()
+            started, before = trio.current_time(), len(internet.trace)
+            with pytest.raises(RemoteError) as caught:
+                await made.reach()
+            assert caught.value.reason == "hopeless"
+            assert trio.current_time() - started < 1.5
+            assert len(internet.trace) - before < 700
+
+    with seeded_scheduler(1):
+        trio.run(meet, clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("birthday", [True, False])
+async def test_a_node_takes_part_unless_it_is_told_not_to(autojump_clock: MockClock, birthday: bool) -> None:
+    async with open_internet() as internet, node_on(internet.host("h"), 1, birthday=birthday) as node:
+        with ExitStack() as stack:
+            if not birthday:
+                stack.enter_context(pytest.raises(RemoteError, match="hopeless"))
+            with node.node._shot_ports.shooting("birthday"):
+                pass
+            assert birthday
 
 
 @pytest.mark.parametrize("kinds", [("cone", "symseq"), ("symseq", "symseq")])
