@@ -209,10 +209,10 @@ class Rates:
         samples.append((now, {number: (entry.downloaded, entry.uploaded) for number, entry in entries.items()}))
 
     def of(self, number: int) -> tuple[float, float]:
-        """Down and up."""
-        then, before = self._samples[0]
+        """Down and up: of one that has just come, since it came."""
         now, counts = self._samples[-1]
-        if now <= then or number not in before:
+        then, before = next(sample for sample in self._samples if number in sample[1])
+        if now <= then:
             return 0.0, 0.0
         (down, up), (down_before, up_before) = counts[number], before[number]
         return max(0, down - down_before) / (now - then), max(0, up - up_before) / (now - then)

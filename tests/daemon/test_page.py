@@ -9,9 +9,9 @@ import pytest
 
 from swarm.daemon.http import Request, Response
 from swarm.daemon.page import FILES, routes
-from swarm.daemon.view import MAX_CONNECTED, MAX_NAME, MAX_UNREACHED, View, coarse, shown
+from swarm.daemon.view import MAX_CONNECTED, MAX_NAME, MAX_UNREACHED, Rates, View, coarse, shown
 from swarm.daemon.words import CAUSE_WORDS, REASON_WORDS, cause_of, verdict
-from tests.daemon.busy import BusySession
+from tests.daemon.busy import BusySession, Shared
 from tests.stats_sample import sample_document
 
 
@@ -126,6 +126,18 @@ def test_names_are_short_and_hide_nothing() -> None:
     assert shown("a\u202egnp.exe", 99) == "a\\u202egnp.exe"
     assert shown("\x00\n\u2028\ud800", 99) == "\\x00\\n\\u2028\\ud800"
     assert shown("می‌خواهم 👩‍🚀", 99) == "می‌خواهم 👩‍🚀"
+
+
+def test_the_rate_of_a_torrent_that_has_just_come_is_told_in_the_next_second() -> None:
+    rates, old, new = Rates(), Shared("old", "seed", 0, 0), Shared("new", "download", 0, 0)
+    for now in range(4):
+        old.uploaded += 1000
+        rates.sample(float(now), {1: old})
+    for now in (4, 5):
+        new.downloaded += 500
+        rates.sample(float(now), {1: old, 2: new})
+        assert rates.of(2) == ((0, 0) if now == 4 else (500, 0))
+    assert rates.together() == (500, 600)
 
 
 async def test_peers_told_of_are_bounded_and_the_totals_count_all() -> None:

@@ -346,6 +346,7 @@ const octave = (index) => {
 };
 
 function caption(bins, sum, all) {
+  if (all === 1) return `The only connection so far stood within ${octave(bins.length - 1)}.`;
   let seen = 0, half = null;
   for (const [index, bin] of bins.entries()) {
     seen += sum(bin);
