@@ -44,6 +44,10 @@ def run(options: Namespace) -> int:
     plan = plan_of(settings)
     log = Log(sys.stderr, as_json=options.log_json, verbose=options.verbose)
     notifier = Notifier()
+    for number in (signal.SIGINT, signal.SIGTERM):  # while nobody obeys yet, or any more: what is written is so at once
+        signal.signal(number, _end_at_once)
+    for number in (signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     trio.run(run_daemon, plan, notifier, partial(_accompany, options, settings, notifier, log), log.of)
     return 0
 
@@ -112,9 +116,14 @@ async def _obey(
             elif number == signal.SIGUSR1:
                 log.statistics(as_text(session.node.document()))
             elif session.close_requested.is_set():
-                os._exit(128 + number)
+                _end_at_once(number)
             else:
                 session.request_close()
+
+
+def _end_at_once(number: int, frame: object = None) -> None:
+    """Without a goodbye.  Every file is replaced in one step, so this loses no more than a crash does."""
+    os._exit(128 + number)
 
 
 def _reload(options: Namespace, before: Settings, log: Log, session: Session) -> Settings:

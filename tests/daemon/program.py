@@ -20,12 +20,16 @@ LIMIT = 20.0
 
 
 @contextmanager
-def daemon(home: Path, *arguments: object, **extra: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon that answers on ``home / "rpc"`` and is ended, if it still runs, with the block."""
+def daemon(home: Path, *arguments: object, before: str = "pass", **extra: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon that answers on ``home / "rpc"`` and is ended, if it still runs, with the block.
+
+    ``before`` is Python that it runs first.
+    """
+    code = f"{before}; from swarm.cli import main; raise SystemExit(main())"
     log = home / "log"
     with open(log, "ab") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "swarm", "daemon", *DAEMON, "--rpc", f"unix:{home}/rpc", *map(str, arguments)],
+            [sys.executable, "-c", code, "daemon", *DAEMON, "--rpc", f"unix:{home}/rpc", *map(str, arguments)],
             env=environment(home) | extra,
             stderr=stream,
         )

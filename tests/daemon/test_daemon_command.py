@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 from tests.cli.programs import swarm
@@ -48,6 +49,33 @@ def test_after_a_kill_nothing_is_lost_and_nothing_is_hashed_again(tmp_path: Path
     os.utime(data, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     with daemon(tmp_path):
         until(lambda: status(tmp_path) == [SEEDING])
+
+
+def test_a_second_signal_ends_it_in_the_middle_of_the_last_save_and_nothing_is_lost(tmp_path: Path) -> None:
+    torrent = sample(tmp_path)
+    kept = tmp_path / ".local/state/swarm/daemon"
+    with daemon(tmp_path, before=SLOW_DISK, SLOW=str(tmp_path / "slow")) as process:
+        ask(tmp_path, "add", torrent, "-o", tmp_path / "data")
+        until(lambda: status(tmp_path) == [SEEDING])
+        (tmp_path / "slow").touch()
+        process.send_signal(signal.SIGTERM)
+        until((kept / "counters.json.new").exists)
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.wait(LIMIT) == 128 + signal.SIGTERM
+        assert time.monotonic() - began < SLOWNESS / 2
+    assert (kept / "counters.json.new").exists(), "it was in the middle"
+    (tmp_path / "log").write_bytes(b"")
+    with daemon(tmp_path):
+        until(lambda: status(tmp_path) == [SEEDING])
+    assert "warning" not in (tmp_path / "log").read_text()
+
+
+SLOWNESS = 5
+SLOW_DISK = f"""import os, time; sync = os.fsync
+def slow(fd): sync(fd); time.sleep({SLOWNESS} if os.path.exists(os.environ["SLOW"]) else 0)
+os.fsync = slow; pass"""
 
 
 def test_a_second_daemon_on_the_same_state_is_refused_in_one_sentence(tmp_path: Path) -> None:
