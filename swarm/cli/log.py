@@ -1,14 +1,18 @@
-"""What the daemon logs: rare facts, one a line, as text or as JSON; with ``verbose`` every fact that is an event."""
+"""What the daemon logs: rare facts, one a line, as text or as JSON; with ``verbose`` also the other events.
+
+Of those no more than a person could read: DEBUG_LINES in DEBUG_SECONDS, with a word about the rest.  Pieces have no
+line of their own: statistics count them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import trio
 
@@ -17,6 +21,7 @@ from swarm.events import (
     Event,
     NetworkLost,
     NetworkRestored,
+    PieceVerified,
     PortBound,
     StorageFailed,
     TorrentAdded,
@@ -24,9 +29,26 @@ from swarm.events import (
     TorrentCompleted,
     Warned,
 )
-from swarm.node import Node
 
 EVENTS_WAITING = 10_000
+
+DEBUG_LINES, DEBUG_SECONDS = 100, 10.0
+"""Lines that ``verbose`` adds in so many seconds at most: a swarm of thousands of peers has thousands of events."""
+
+
+class Named(Protocol):
+    """A torrent."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Telling(Protocol):
+    """A node."""
+
+    @property
+    def torrents(self) -> Mapping[bytes, Named]: ...
+    def events(self, capacity: int) -> AbstractAsyncContextManager[AsyncIterator[tuple[float, Event]]]: ...
 
 
 class Log:
@@ -36,6 +58,8 @@ class Log:
         self._stream = stream
         self._as_json = as_json
         self._verbose = verbose
+        self._window_ends = 0.0
+        self._debug_lines = 0  # in this window; those beyond DEBUG_LINES are not written
 
     def say(self, level: str, message: str, fields: Mapping[str, Any] | None = None) -> None:
         """One line."""
@@ -61,31 +85,40 @@ class Log:
             return
 
     @asynccontextmanager
-    async def of(self, node: Node) -> AsyncIterator[None]:
+    async def of(self, node: Telling) -> AsyncIterator[None]:
         """Log what happens to ``node`` while the block runs."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._follow, node)
             yield
             nursery.cancel_scope.cancel()
 
-    async def _follow(self, node: Node, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _follow(self, node: Telling, *, task_status: trio.TaskStatus[None]) -> None:
         async with node.events(EVENTS_WAITING) as events:
             task_status.started()
-            async for _, event in events:
-                self._event(node, event)
+            async for at, event in events:
+                self._event(node, at, event)
 
-    def _event(self, node: Node, event: Event) -> None:
+    def _event(self, node: Telling, at: float, event: Event) -> None:
         fields = {each.name: getattr(event, each.name) for each in dataclasses.fields(event)}
         kind = type(event).__name__
         told = _sentence(node, event)
         if told is not None:
             self.say(*told, {"event": kind, **fields})
-        elif self._verbose:
+        elif self._verbose and not isinstance(event, PieceVerified) and self._has_room(at):
             values = ", ".join(f"{name}={_plain(value)}" for name, value in fields.items())
             self.say("debug", f"{kind} {values}", {"event": kind, **fields})
 
+    def _has_room(self, at: float) -> bool:
+        """Whether one more line of ``verbose`` can be borne."""
+        if at >= self._window_ends:
+            if self._debug_lines > DEBUG_LINES:
+                self.say("debug", f"{self._debug_lines - DEBUG_LINES} more events are left out here")
+            self._window_ends, self._debug_lines = at + DEBUG_SECONDS, 0
+        self._debug_lines += 1
+        return self._debug_lines <= DEBUG_LINES
 
-def _sentence(node: Node, event: Event) -> tuple[str, str] | None:
+
+def _sentence(node: Telling, event: Event) -> tuple[str, str] | None:
     match event:
         case Warned():
             return "warning", f"{_named(node, event.info_hash)}{event.message}"
@@ -104,7 +137,7 @@ def _sentence(node: Node, event: Event) -> tuple[str, str] | None:
     return None
 
 
-def _named(node: Node, info_hash: bytes | None) -> str:
+def _named(node: Telling, info_hash: bytes | None) -> str:
     if info_hash is None:
         return ""
     torrent = node.torrents.get(info_hash)
