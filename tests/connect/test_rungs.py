@@ -1,0 +1,51 @@
+"""When a punch sends what, as the initiator and as the target of a rendezvous."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import pytest
+from trio.testing import MockClock
+
+from swarm.config import Config
+from swarm.connect.dial import Link
+from swarm.connect.rungs import Means, Rungs
+from swarm.endpoint import Endpoint
+from swarm.errors import RemoteError
+from utp.errors import ConnectionLost
+
+PEER = Endpoint("198.51.100.7", 6881)
+
+
+class SilentPort:
+    """A `UtpPort` at the other end of which nobody is."""
+
+    def __init__(self) -> None:
+        self.dialled: list[tuple[Endpoint, Sequence[float]]] = []
+
+    async def dial(self, remote: Endpoint, *, syn_times: Sequence[float], patience: float) -> None:
+        self.dialled.append((remote, syn_times))
+        raise ConnectionLost("timed-out")
+
+
+class Watched:
+    """A `Punching`, as far as the rungs of a target ask it."""
+
+    def outcome(self, endpoint: Endpoint, role: str) -> Watched:
+        return self
+
+    def watched(self, attempt: Callable[[], Awaitable[Link]]) -> Callable[[], Awaitable[Link]]:
+        return attempt
+
+
+async def test_a_punch_sends_five_syns_around_the_moment_when_the_other_end_does(autojump_clock: MockClock) -> None:
+    """One may be lost, or come before the other end has opened its NAT."""
+    port: Any = SilentPort()
+    punching: Any = Watched()
+    nowhere: Any = None
+    utp, tcp = Rungs(nowhere, Config()).shots_at(PEER, Means(None, {4: port}), punching)
+    assert (utp.path, tcp.path, utp.head_start) == ("utp-punched", "tcp-punched", 0.0)
+    with pytest.raises(RemoteError, match="timed-out"):
+        await utp.attempt()
+    assert port.dialled == [(PEER, (0.0, 0.2, 0.5, 1.0, 2.0))]
