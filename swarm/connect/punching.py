@@ -225,7 +225,9 @@ class Punching:
                 yield holepunch.key
 
     def _is_connected(self, endpoint: Endpoint) -> bool:
-        return any(endpoint in (each.observed, each.listens) for each in self._introducers())
+        """Directly: a relay is to be replaced."""
+        direct = (each for each in self._introducers() if each.path not in INDIRECT_PATHS)
+        return any(endpoint in (each.observed, each.listens) for each in direct)
 
     def _expect(self, endpoint: Endpoint, now: float) -> None:
         self._expected.pop(endpoint.host, None)

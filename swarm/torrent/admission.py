@@ -261,7 +261,7 @@ class Admission:
         """Somebody worth an attempt now, marked as being dialled."""
         if self._inside is None or self.is_full:
             return None
-        now, connected = trio.current_time(), self._connections.peer_ids()
+        now, connected = trio.current_time(), self._connections.direct_peer_ids()
         while (peer := self.peers.next_to_dial(now, seeding=self._inside.seeding, hearsay=hearsay)) is not None:
             if not self._spares.is_spare(peer.endpoint, connected):
                 break

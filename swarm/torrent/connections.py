@@ -8,6 +8,7 @@ from typing import NamedTuple
 import trio
 
 from swarm.endpoint import Endpoint
+from swarm.events import INDIRECT_PATHS
 from swarm.identity import Identity
 from swarm.peer import PeerConnection
 
@@ -73,9 +74,10 @@ class Connections:
                 return peer
         return None
 
-    def peer_ids(self) -> frozenset[bytes]:
-        """Of all that still stand."""
-        return frozenset(peer.identity.peer_id for peer in self._peers if not peer.closing)
+    def direct_peer_ids(self) -> frozenset[bytes]:
+        """Of all that still stand and do not lead through a relay."""
+        direct = (peer for peer in self._peers if peer.identity.path not in INDIRECT_PATHS)
+        return frozenset(peer.identity.peer_id for peer in direct if not peer.closing)
 
     def close(self, reason: str) -> None:
         """End every connection."""

@@ -12,7 +12,7 @@ from swarm.connect.punching import NOBODY, Introducer
 from swarm.connect.report import Behaviour
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.events import PunchAsked, PunchConnected, PunchFailed, PunchRole
+from swarm.events import INDIRECT_PATHS, PunchAsked, PunchConnected, PunchFailed, PunchRole
 from swarm.ext.extension import Say
 from swarm.ext.punch import Punch
 from swarm.ext.punch_desk import PunchDeskStatistics
@@ -105,9 +105,8 @@ class Meetings:
     # -- MeetingSide ------------------------------------------------------------------------------------------------
 
     def wants(self, peer: Endpoint) -> bool:
-        return not self._admission.is_full and not any(
-            each.identity.endpoint.host == peer.host and not each.closing for each in self._connections
-        )
+        direct = (each for each in self._connections if each.identity.path not in INDIRECT_PATHS and not each.closing)
+        return not self._admission.is_full and not any(each.identity.endpoint.host == peer.host for each in direct)
 
     def terms_heard(self, peer: Endpoint, terms: Terms) -> None:
         self._mappings[peer.host] = terms.mapping
