@@ -11,13 +11,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from swarm.connect.turn_port import IDLE
 from swarm.discover.embedded_tracker import EmbeddedTracker, open_tracker
 from swarm.endpoint import Endpoint
 from swarm.events import ConnectionClosed, PeerConnected, Warned
 from swarm.simnet.catalogue import FULLCONE, behind
 from swarm.simnet.internet import Internet, open_internet
 from swarm.simnet.turn_server import TurnServer
-from tests.nodes import Recorded, Sample, make_sample, node_on, seeding
+from tests.nodes import PORT, Recorded, Sample, make_sample, node_on, seeding
+from tests.simnet.grid import known_reachable
 
 SIZE = 1 << 20
 TRACKER_PORT = 6969
@@ -205,15 +207,47 @@ async def test_a_server_that_refuses_is_one_warning_and_asked_less_and_less(
             assert report["error"] == "turn-unauthorized"
 
 
+async def given_back(here: World) -> float:
+    """Seconds until no allocation stands."""
+    started = trio.current_time()
+    with trio.fail_after(4 * IDLE):
+        while here.server.allocations:
+            await trio.sleep(0.5)
+    return trio.current_time() - started
+
+
 async def test_an_allocation_is_given_back_when_nobody_needs_it(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Although the peers that were met there, and those who were told of it, knock on."""
     async with world(tmp_path) as here, pair(here, tmp_path, ("symrand", "symrand")) as (seed, leech):
         await complete(leech, 30)
         assert here.server.allocations
         for node in (seed, leech):
             for torrent in tuple(node.node.torrents.values()):
                 await node.node.remove(torrent)
-        await trio.sleep(200)
-        assert not here.server.allocations
+        assert await given_back(here) <= IDLE + 2
+
+
+async def test_an_allocation_is_given_back_when_strangers_reach_us_otherwise(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with world(tmp_path) as here, pair(here, tmp_path, ("symrand", "symrand"), upload_rate=20_000) as nodes:
+        with trio.fail_after(20):
+            await nodes[1].wait_for(PeerConnected, path="turn")
+        now = trio.current_time()
+        for name, node in zip(("a", "b"), nodes, strict=True):
+            nat = here.internet.routers[f"{name}-home"].nat
+            assert nat is not None
+            for protocol in ("tcp", "udp"):
+                assert nat.add_forward(protocol, PORT, Endpoint(here.internet.hosts[name].ipv4, PORT), now)
+            known_reachable(node)
+            node.node.standing.is_hidden = lambda: False  # type: ignore[method-assign]
+        await complete(nodes[1], 120)
+        assert "turn" not in {
+            peer.identity.path for torrent in nodes[1].node.torrents.values() for peer in torrent.connections
+        }
+        await given_back(here)
+        await trio.sleep(300)
+        assert not here.server.allocations, "and none is made again"
 
 
 async def test_the_relayed_addresses_of_a_swarm_are_no_peers_of_their_owners(

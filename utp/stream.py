@@ -47,6 +47,11 @@ class UtpStream(trio.abc.HalfCloseableStream):
     def remote(self) -> Address:
         return self.connection.path.remote
 
+    @property
+    def closed(self) -> bool:
+        """Whether this end has closed it; what it still delivers then is nobody's concern any more."""
+        return self._closed
+
     def statistics(self) -> ConnectionStatistics:
         return self.connection.statistics()
 

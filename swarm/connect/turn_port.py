@@ -1,6 +1,7 @@
 """An allocation on a TURN server with µTP on it: a small mux, as that of `swarm.connect.shot_port`.
 
-Lives as long as somebody holds it or a connection runs over it, and breaks with the allocation: then its streams do.
+Lives as long as somebody holds it or a connection that is wanted runs over it, and breaks with the allocation: then its
+streams do.
 """
 
 from __future__ import annotations
@@ -23,9 +24,15 @@ from swarm.net.udp_port import UtpPort
 from utp.config import UtpConfig
 from utp.endpoint import UtpEndpoint
 from utp.service import UtpService
+from utp.stream import UtpStream
 
-IDLE = 60.0
-"""Seconds for which an allocation that nobody uses is kept: the next peer may need it."""
+IDLE = 30.0
+"""Seconds for which an allocation that nobody uses is kept: the next peer may need it, or the same one that broke off.
+A new one costs two round trips to the server, and another address that peers have to hear of."""
+
+KNOCK = 12.0
+"""Seconds after which an inbound connection counts as use.  Those that nobody here wants are hung up on before, once
+hands were to be shaken; peers that had the address go on knocking for minutes."""
 
 LOOK = 1.0
 
@@ -47,6 +54,7 @@ class TurnPort:
         # The leaf package has shapes of its own, field by field the same (tests/test_architecture.py).
         core = cast(DatagramCore, self._endpoint)
         self._mux.add(core, priority=Priority.UTP, name="utp", on_results=self._service.publish)
+        self._streams: dict[UtpStream, float] = {}  # those that stand, and since when
         self._held = 0
         self._idle_since = trio.current_time()
         self.closed = False
@@ -81,7 +89,7 @@ class TurnPort:
             raise RemoteError(reason)
         with self.hold():
             link = await dial_utp(UtpPort(self._service), remote, syn_times=syn_times, patience=patience)
-            return replace(link, path="turn")
+            return self._noted(replace(link, path="turn"))
 
     @contextmanager
     def hold(self) -> Iterator[None]:
@@ -122,13 +130,21 @@ class TurnPort:
     async def _accept(self) -> None:
         port = UtpPort(self._service)
         while True:
-            self._welcome(Link(await port.accept(), "turn"))
+            self._welcome(self._noted(Link(await port.accept(), "turn")))
+
+    def _noted(self, link: Link) -> Link:
+        self._streams[cast(UtpStream, link.stream)] = trio.current_time()
+        return link
+
+    def _is_used(self, now: float) -> bool:
+        self._streams = {stream: since for stream, since in self._streams.items() if not stream.closed}
+        return self._held > 0 or any(now - since >= KNOCK for since in self._streams.values())
 
     async def _close_when_idle(self) -> None:
         while True:
             await trio.sleep(LOOK)
             now = trio.current_time()
-            if self._held or self._endpoint.statistics().connections:
+            if self._is_used(now):
                 self._idle_since = now
             elif now >= self._idle_since + IDLE:
                 self.closed = True

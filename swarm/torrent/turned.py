@@ -84,8 +84,9 @@ class Turned:
 
     @property
     def is_of_use(self) -> bool:
-        """Whether there is a server, and nobody is known to reach us without."""
-        return self._turning.configured and not self._lent.relay.is_reachable()
+        """Whether there is a server, and nobody is known to reach us without, or nobody by IPv4."""
+        lent = self._lent
+        return self._turning.configured and (lent.standing.is_hidden() or not lent.relay.is_reachable())
 
     def is_relayed(self, endpoint: Endpoint) -> bool:
         """Whether a server receives there for somebody."""
@@ -108,8 +109,8 @@ class Turned:
             return await _Attempt(port, endpoint).run(self)
 
     async def dial(self, relayed: Endpoint) -> Link:
-        """From an allocation of ours to somebody's; for those who cannot send to it themselves."""
-        if not self._turning.configured:
+        """From an allocation of ours to somebody's; for those who cannot send to it themselves, nor be dialled."""
+        if not self.is_of_use:
             raise RemoteError("turn-off")
         port = await self._turning.port(ipv6=relayed.is_ipv6)
         with port.hold():
@@ -191,7 +192,7 @@ class Turned:
             return
         if any(peer.identity.path == "turn" for peer in self._connections):
             self._wanted_until = now + PRESENT_FOR
-        if now >= self._wanted_until:
+        if now >= self._wanted_until or not self.is_of_use:
             self.stop()
             return
         if now >= self._permit_at:
