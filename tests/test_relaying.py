@@ -148,3 +148,24 @@ async def test_a_relayed_connection_that_gives_way_loses_no_block_and_fetches_no
         assert torrent.statistics().wasted == 0
         with trio.fail_after(60):  # it is asked for a circuit again
             await torrent.wait_complete()
+
+
+async def test_somebody_who_is_gone_is_asked_for_less_and_less(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """Two words to the relay for each try of the ladder: at once, if it knows that there is no other way, and last."""
+    async with swarm_of(tmp_path, "open") as swarm, node_on(behind(swarm.internet, "symrand", "leech"), 30) as node:
+        gone = Endpoint(swarm.internet.host("gone").ipv4, PORT)
+        torrent = node.node.add(swarm.sample.metainfo, tmp_path / "leech", peers=[*swarm.middles, gone])
+        await torrent.wait_complete()
+        torrent.choose([])
+        desk = swarm.relays[0].node.relay.desk
+        asked = []
+        for _ in range(4):
+            before = desk.statistics().asked
+            await trio.sleep(150)
+            asked.append(desk.statistics().asked - before)
+        print(asked, desk.statistics().refused)
+        known = torrent.admission.peers.get(gone)
+        assert known is not None and known.attempts <= 9
+        assert sum(asked) <= 2 * known.attempts
+        assert asked[0] > asked[1] >= asked[2] >= asked[3] and asked[3] <= 2
+        assert set(desk.statistics().refused) == {"not-connected"}
