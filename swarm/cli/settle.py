@@ -124,12 +124,9 @@ def _from_environment(environment: Environment) -> _Layer:
 
 
 def _read(setting: Setting, text: str, origin: str) -> object:
-    try:
-        if setting.kind == "list":
-            return tuple(setting.parse(part) for part in text.replace(",", " ").split())
-        return setting.parse(text)
-    except ValueError as error:
-        raise UsageError(f"{origin}: {error}") from None
+    if setting.kind == "list":
+        return tuple(_read_one(setting, part, origin) for part in text.replace(",", " ").split())
+    return _read_one(setting, text, origin)
 
 
 def _from_file(path: Path) -> _Layer:

@@ -1,5 +1,7 @@
 """A busy session that never was, for looking at the page: torrents of every kind, peers by every path, and a good
-number who were not reached.  ``python -m tests.daemon.busy [PORT]`` serves it on loopback, moving.
+number who were not reached.  How the node stands is as in `tests.stats_sample`.
+
+``python -m tests.daemon.busy [PORT]`` serves it on loopback, moving.
 """
 
 from __future__ import annotations
@@ -7,7 +9,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import trio
@@ -35,13 +37,10 @@ from swarm.events import (
 from swarm.gateway.report import LeaseReport
 from swarm.stats.document import build_document
 from swarm.stats.fold import Stats
-from swarm.stats.snapshot import Listening, LivePeer, Reachability, SharedTorrent, Snapshot
+from swarm.stats.snapshot import LivePeer, Reachability, SharedTorrent, Snapshot
 from swarm.torrent.metainfo import Metainfo
+from tests.stats_sample import INSIDE, INTRODUCER, ROUTER, snapshot
 
-ROUTER = "192.168.1.1"
-INSIDE = Endpoint("192.168.1.23", 51413)
-OUTSIDE = Endpoint("203.0.113.77", 51413)
-INTRODUCER = Endpoint("198.51.100.9", 6881)
 UPTIME = 11_520.0
 
 CLIENTS = (
@@ -211,19 +210,14 @@ class BusyNode:
         connected = {each.info_hash: 0 for each in self.shared}
         for peer in self.live:
             connected[peer.info_hash] += 1
-        return Snapshot(
-            now=now,
-            version="0.1.0",
-            peer_id=b"-SW0100-abcdefghijkl",
-            uptime=now,
-            listen=(Listening("udp", Endpoint("0.0.0.0", 51413)), Listening("tcp", Endpoint("0.0.0.0", 51413))),
+        sample = snapshot(now)
+        ipv4 = sample.nat[4]
+        assert ipv4 is not None
+        return replace(
+            sample,
             nat={
-                4: NatReport(
-                    external=(OUTSIDE,),
-                    mapping="endpoint-independent",
-                    filtering="address-and-port-dependent",
-                    port_preserving=True,
-                    double_nat=False,
+                4: replace(
+                    ipv4,
                     hairpin=False,
                     lifetime=60.0,
                     evidence=(
@@ -241,11 +235,11 @@ class BusyNode:
             },
             reachability=Reachability(tcp4=False, utp4=True, tcp6=True, utp6=True),
             leases=(
-                LeaseReport("nat-pmp", "udp", ROUTER, INSIDE, OUTSIDE, 3480.0 - now % 1800, None),
-                LeaseReport("nat-pmp", "tcp", ROUTER, INSIDE, None, None, "refused"),
+                replace(sample.leases[0], expires_in=3480.0 - now % 1800),
+                *sample.leases[1:],
                 LeaseReport("pcp", "udp", ROUTER, INSIDE, None, None, "unsupported"),
             ),
-            dht={4: NodeStatistics(412, 5031, 2210, 1804, 31, 12, 3, 0, 1, 4, 0), 6: NodeStatistics(88, *(10,) * 10)},
+            dht={**sample.dht, 6: NodeStatistics(88, *(10,) * 10)},
             peers=tuple(self.live),
             torrents=tuple(
                 SharedTorrent(each.info_hash, each.name, each.done, each.total, connected[each.info_hash])

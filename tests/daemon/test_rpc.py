@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from swarm.daemon.access import SESSION_AGE, SessionId
 from swarm.daemon.http import Request, Response
 from swarm.daemon.rpc import Rpc
 from swarm.daemon.rpc_fields import FIELDS
+from swarm.daemon.rpc_torrents import RECENTLY
 from swarm.stats.snapshot import Reachability
 from swarm.torrent.metainfo import encode_torrent
 from tests.daemon.plain_session import PlainSession, sample
@@ -286,14 +288,25 @@ async def test_what_was_removed_is_told_to_who_asks_what_is_recent(with_torrents
     assert with_torrents.session.calls == [("remove", 2, True)]
 
 
-async def test_a_change_of_status_is_recent_and_a_quiet_torrent_is_not(with_torrents: Remote) -> None:
-    for entry in with_torrents.session.entries.values():
-        entry.times.added_at = 1.0
-    recent = {"ids": "recently-active", "fields": ["id"]}
-    assert len((await with_torrents.ask("torrent-get", **recent))["torrents"]) == 3  # not looked at before
+async def test_a_change_of_status_is_recent_and_a_quiet_torrent_is_not(
+    with_torrents: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def recent() -> list[int]:
+        answer = await with_torrents.ask("torrent-get", ids="recently-active", fields=["id"])
+        return [torrent["id"] for torrent in answer["torrents"]]
+
+    began = time.time()
+    assert await recent() == [1, 2, 3]  # just added
+    monkeypatch.setattr(time, "time", lambda: began + RECENTLY + 1)
+    assert await recent() == []
     with_torrents.session.entries[1].problem = "gone"
     told = (await with_torrents.ask("torrent-get", fields=["id", "error", "errorString"], ids=1))["torrents"][0]
     assert (told["error"], told["errorString"]) == (3, "gone")
+    assert await recent() == [1]
+    monkeypatch.setattr(time, "time", lambda: began + 2 * RECENTLY)
+    assert await recent() == [1], "whoever asks a little later is told, too"
+    monkeypatch.setattr(time, "time", lambda: began + 2 * RECENTLY + 2)
+    assert await recent() == []
 
 
 # -- torrent-add ----------------------------------------------------------------------------------------------------
