@@ -82,9 +82,15 @@ class NatProbe:
             self._votes.add(Endpoint(reporter_host, 0), Endpoint(external_host, 0), source, now)
             self._look_again(external_host, now)
 
-    def gateway_says(self, external: str | None, now: float) -> None:
-        """The outside address of our gateway by its own word (PCP, NAT-PMP, UPnP); None: it does not say any more."""
-        self._told.gateway = external
+    def gateway_says(self, external: str | None, now: float, *, addressless: tuple[float, float] | None = None) -> None:
+        """The outside address of our gateway by its own word (PCP, NAT-PMP, UPnP); None: it does not say any more.
+
+        ``addressless``: from when to when it has said that it has none.
+        """
+        told = self._told
+        if addressless is None or told.addressless is None or addressless[0] != told.addressless[0]:
+            told.sighted = None
+        told.gateway, told.addressless = external, addressless
 
     def stun_says(self, discovered: Discovered, now: float) -> None:
         """What the tests of RFC 5780 found; what they left unknown stays as it was."""
@@ -179,6 +185,8 @@ class NatProbe:
     def _look_again(self, named: str, now: float) -> None:
         """After a report that names an address: are we where we were?  If not, what we know is of another router."""
         if named == self._external:  # as always but once in a while, and counting takes 50 µs
+            if self._told.sighted is None and self._told.addressless is not None:
+                self._told.sighted = now
             return
         host = self.external_host(now)
         if host is None or host == self._external:

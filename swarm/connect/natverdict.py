@@ -60,6 +60,10 @@ class Told:
     stun: StunFindings = field(default_factory=StunFindings)
     gateway: str | None = None
     """The gateway's outside address, by its own word."""
+    addressless: tuple[float, float] | None = None
+    """From when to when the gateway has said that it has none."""
+    sighted: float | None = None
+    """When somebody first saw us where most do, after the gateway had begun to say so."""
     stranger: tuple[float, Endpoint] | None = None
     """Who came in last of those to whose address nothing had been sent, and when."""
     other_port: tuple[float, Endpoint] | None = None
@@ -238,8 +242,10 @@ def _filtering(known: Known, mapping: Behaviour, evidence: list[str]) -> Behavio
 
 def _double_nat(known: Known, mapping: Behaviour, evidence: list[str]) -> bool | None:
     gateway = known.told.gateway
-    if mapping == "none" or gateway is None:
-        return False if mapping == "none" else None
+    if mapping == "none":
+        return False
+    if gateway is None:
+        return _double_nat_without_address(known, evidence)
     if not is_global(gateway):
         evidence.append(f"The outside address of our gateway, {gateway}, is not public: somebody translates beyond it.")
         return True
@@ -250,6 +256,23 @@ def _double_nat(known: Known, mapping: Behaviour, evidence: list[str]) -> bool |
         f"The outside address of our gateway is {gateway}: {'somebody' if beyond else 'nobody'} translates beyond it."
     )
     return beyond
+
+
+def _double_nat_without_address(known: Known, evidence: list[str]) -> bool | None:
+    """Where the gateway says that it has no address, somebody beyond it has ours.
+
+    It may say so while its line is down, too; but not before and after somebody has seen us.
+    """
+    said, sighted = known.told.addressless, known.told.sighted
+    if said is None or sighted is None or known.host is None or known.host in known.addresses:
+        return None
+    if sighted >= said[1]:
+        return None
+    evidence.append(
+        f"Our gateway says that it has no outside address, and meanwhile we are seen at {known.host}: somebody "
+        "translates beyond it."
+    )
+    return True
 
 
 def _measured(told: Told) -> Iterator[str]:

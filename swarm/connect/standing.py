@@ -24,7 +24,7 @@ from swarm.connect.strangers import Strangers
 from swarm.connect.stun_asking import StunAsking
 from swarm.connect.votes import Source
 from swarm.endpoint import Endpoint
-from swarm.events import Emit, Event, PortMapped, PortMappingLost, Warned
+from swarm.events import Emit, Event, PortMapped, PortMappingFailed, PortMappingLost, Warned
 from swarm.ext.punch_message import Terms
 from swarm.ext.reach_message import TRANSPORTS, Probe, Seen
 from swarm.ext.reach_message import Transport as TestedTransport
@@ -91,6 +91,7 @@ class Standing:
         )
         self._transports = {"tcp": config.tcp, "utp": config.utp}  # that anybody could dial us by
         self._mapper: Mapper | None = None
+        self._ping: Callable[[], object] = lambda: None
         self._scope = trio.CancelScope()
         self.port = 0
         """That we listen on, 0 while offline."""
@@ -126,6 +127,7 @@ class Standing:
         ``stun`` and ``tests`` are those of our UDP sockets; ``ping`` sends something to somebody over IPv4.  Closing
         takes a second at most (`swarm.gateway.mapper.RELEASE_LIMIT`).
         """
+        self._ping = ping
         with trio.CancelScope() as self._scope:
             async with trio.open_nursery() as nursery:
                 if self._asks_gateways:
@@ -269,7 +271,7 @@ class Standing:
         """What is known of the NATs before us."""
         probe = self._probes[family]
         if family == 4:
-            probe.gateway_says(self._gateway_outside(), trio.current_time())
+            self._heed_gateway()
         now = trio.current_time()
         report = probe.report(now)
         evidence = report.evidence + self.strangers.probe.evidence(now, ipv6=family == 6)
@@ -332,6 +334,9 @@ class Standing:
                 self._look()
             else:
                 self._lost.set()
+        elif isinstance(event, PortMappingFailed) and self._mapper is not None and self._mapper.addressless:
+            self._heed_gateway()
+            self._ping()  # who answers sees us somewhere: has the gateway's line been down, or has another an address?
 
     async def _forget_lost(self) -> None:
         while True:
@@ -345,6 +350,11 @@ class Standing:
         await trio.sleep(ADVICE_AFTER)
         if not (self._met or self._mapped or self._own.public[4]) and (sentences := self.advice()):
             self._emit(Warned(" ".join(sentences)))
+
+    def _heed_gateway(self) -> None:
+        """What our gateway says of its outside address."""
+        addressless = None if self._mapper is None else self._mapper.addressless
+        self._probes[4].gateway_says(self._gateway_outside(), trio.current_time(), addressless=addressless)
 
     def _gateway_outside(self) -> str | None:
         """The outside address of our gateway by its own word: of several a public one."""

@@ -1,6 +1,6 @@
 """UPnP Internet Gateway Devices, versions 1 and 2, as documents: the device description and SOAP calls.
 
-WANIPConnection:1 and :2 (or WANPPPConnection:1): AddPortMapping, AddAnyPortMapping, DeletePortMapping,
+WANIPConnection:1 and :2 (or WANPPPConnection:1): AddPortMapping, AddAnyPortMapping, DeletePortMapping, GetStatusInfo,
 GetExternalIPAddress, GetSpecificPortMappingEntry.  WANIPv6FirewallControl:1: AddPinhole, UpdatePinhole, DeletePinhole.
 Sends nothing; not here: eventing, service descriptions, enumeration.
 """

@@ -6,19 +6,23 @@ When to ask is `swarm.gateway.lease`, how is the method; which methods to use is
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import trio
 
 from swarm.errors import RemoteError
 from swarm.gateway.clients.pcp import PcpRefusal
 from swarm.gateway.lease import Change, Lease
-from swarm.gateway.method import PERMANENT, Mapping, Method
+from swarm.gateway.method import NO_ADDRESS, PERMANENT, Mapping, Method
 
 LIFETIME = 3600  # seconds asked for: long enough for a slow gateway, short enough not to litter it after a crash
 ANSWER_LIMIT = 10.0  # seconds a gateway on our own LAN has for one request, resent meanwhile
 PROBE_INTERVAL = 60.0  # seconds between looks at the epoch, where there is one: announcements get lost
 STRIKES = 3  # requests or probes running without an answer: the gateway is gone
 GONE = frozenset({"timed-out", "unreachable", "unsupported", "no-gateway"})
+
+Period: TypeAlias = tuple[float, float]
+"""From one trio time to another: the clock of those that see us, other than that of leases (`Mapper`)."""
 
 Report = Callable[[Method, Lease, Change, str], None]
 """Told of every change: the method, the lease, what happened, and why if it was lost or failed."""
@@ -34,7 +38,9 @@ class Keeper:
         self.method = method
         self.leases = tuple(leases)
         self.outside_host: str | None = None
-        """The gateway's outside address, as far as it has told it."""
+        """The gateway's outside address, as far as it has told it; NO_ADDRESS if it says that it has none."""
+        self.addressless: Period | None = None
+        """From when to when the gateway has said, without a word to the contrary, that it has no outside address."""
         self._clock = clock
         self._report = report
         self._wake = trio.Event()
@@ -105,11 +111,11 @@ class Keeper:
             self._count(error)
             retry_in = error.retry_in if isinstance(error, PcpRefusal) else 0.0
             self._report(self.method, lease, lease.failed(error.reason, self._clock(), retry_in), str(error))
-            if self._strikes == 0 and self.outside_host is None:
+            if self._strikes == 0 and self.outside_host in (None, NO_ADDRESS):
                 await self._ask_outside_host()
             return
         self._strikes = 0
-        self.outside_host = mapping.external_host
+        self._note_outside_host(mapping.external_host)
         change = lease.granted(mapping, self._clock())
         for other in self.leases:
             if other.mapping is None:
@@ -120,9 +126,20 @@ class Keeper:
         """A gateway behind a carrier's NAT may refuse to map (miniupnpd does) but shows why by its address."""
         try:
             with trio.move_on_after(ANSWER_LIMIT):
-                self.outside_host = await self.method.external_host()
+                self._note_outside_host(await self.method.external_host())
         except RemoteError as error:
             self._count(error)
+
+    def _note_outside_host(self, host: str | None) -> None:
+        self.outside_host, now = host, trio.current_time()
+        if host != NO_ADDRESS:
+            self.addressless = None
+        elif self.addressless is not None:
+            self.addressless = self.addressless[0], now
+        else:
+            self.addressless = now, now
+            for lease in self.leases:  # its line may be down at the moment: what it says again soon tells more
+                lease.check(self._clock())
 
     async def _probe(self) -> None:
         self._next_probe = self._clock() + PROBE_INTERVAL

@@ -15,6 +15,7 @@ import trio
 
 from swarm.endpoint import Endpoint
 from swarm.events import Emit
+from swarm.gateway.keeper import Period
 from swarm.gateway.lans import Lan, find_lans
 from swarm.gateway.method import Transport
 from swarm.gateway.report import LeaseReport, advice, is_behind_another_nat
@@ -126,6 +127,17 @@ class Mapper:
     def outside_hosts(self) -> list[tuple[str, str]]:
         """(gateway, its outside IPv4 address) of those that have told it, whether they opened a port or not."""
         return [pair for session in self._sessions.values() for pair in session.outside_hosts()]
+
+    @property
+    def addressless(self) -> Period | None:
+        """From when to when our only router has said that it has no outside address; None if it does not say so.
+
+        Others on the LAN, an old router that only serves the wireless say, may have none.
+        """
+        sessions = self._sessions.values()
+        routers = {gateway for session in sessions for gateway in session.lan.gateways_v4}
+        said = [period for session in sessions for gateway, period in session.addressless() if routers == {gateway}]
+        return None if not said or self.outside_hosts() else max(said, key=lambda period: period[1] - period[0])
 
     def _clock(self) -> float:
         return trio.current_time() + self._suspended()

@@ -15,6 +15,10 @@ MethodName = Literal["pcp", "nat-pmp", "upnp-igd1", "upnp-igd2", "pinhole"]
 
 ClientName = Literal["swarm", "miniupnpc"]
 
+NO_ADDRESS = "0.0.0.0"
+"""The outside address of a gateway that says it has none: miniupnpd where its own is private or a carrier's, by UPnP
+with "Connected" beside it; by NAT-PMP, where nothing is beside it, also others while their line is down."""
+
 PERMANENT = float("inf")
 """Lifetime of a mapping that only the gateway's owner, or its restart, ends."""
 
@@ -71,7 +75,7 @@ class Method(Protocol):
         """Close a port again.  One that is not open any more is no error."""
 
     async def external_host(self) -> str | None:
-        """The gateway's outside address; None if it will not tell."""
+        """The gateway's outside address; NO_ADDRESS if it says that it has none, None if it will not tell."""
 
     async def probe(self) -> None:
         """See whether the gateway answers, at the least cost; a restart that shows is handled."""

@@ -22,10 +22,10 @@ from swarm.gateway.clients.miniupnpc import MiniupnpcClient, open_miniupnpc
 from swarm.gateway.clients.natpmp import NatPmpClient
 from swarm.gateway.clients.negotiation import PortControl, negotiate
 from swarm.gateway.clients.pcp import Nonces, PcpClient
-from swarm.gateway.keeper import Keeper
+from swarm.gateway.keeper import Keeper, Period
 from swarm.gateway.lans import Lan
 from swarm.gateway.lease import Change, Lease
-from swarm.gateway.method import Method, MethodName, Transport
+from swarm.gateway.method import NO_ADDRESS, Method, MethodName, Transport
 from swarm.gateway.report import LeaseReport
 from swarm.net.network import Network
 
@@ -95,8 +95,15 @@ class Session:
     def outside_hosts(self) -> Iterator[tuple[str, str]]:
         """(gateway, its outside IPv4 address) of those that have told it, whether they opened a port or not."""
         for keeper in self.keepers:
-            if keeper.outside_host is not None and ":" not in keeper.outside_host:
-                yield keeper.method.gateway, keeper.outside_host
+            host = keeper.outside_host
+            if host is not None and host != NO_ADDRESS and ":" not in host:
+                yield keeper.method.gateway, host
+
+    def addressless(self) -> Iterator[tuple[str, Period]]:
+        """(gateway, from when to when it said so) of those that say they have no outside address."""
+        for keeper in self.keepers:
+            if keeper.addressless is not None:
+                yield keeper.method.gateway, keeper.addressless
 
     def check(self) -> None:
         """Something has changed: see whether the ports are open, and look for gateways again where they are not."""
@@ -163,12 +170,13 @@ class Session:
         def on_restart() -> None:
             self._restarted(gateway)
 
-        clients: list[PortControl] = [
-            PcpClient(network, gateway, inside, clock=clock, on_restart=on_restart, rng=rng, nonces=terms.nonces)
-        ]
+        natpmp = None
         if ":" not in inside:
-            clients.append(NatPmpClient(network, gateway, inside, clock=clock, on_restart=on_restart))
-        return clients
+            natpmp = NatPmpClient(network, gateway, inside, clock=clock, on_restart=on_restart)
+        client = PcpClient(
+            network, gateway, inside, clock=clock, on_restart=on_restart, rng=rng, nonces=terms.nonces, natpmp=natpmp
+        )
+        return [client] if natpmp is None else [client, natpmp]
 
     async def _hear(self, wildcard: str, group: str) -> None:
         """Hand announcements to the clients of the gateway that sent them."""

@@ -157,6 +157,35 @@ def test_the_gateways_word_against_ours_shows_double_nat(
 
 
 @pytest.mark.parametrize(
+    ("seen", "again", "double"),
+    [
+        (OUTSIDE, 2.0, True),
+        (OUTSIDE, 7.0, None),
+        (OUTSIDE, None, None),
+        ("20.4.4.4", 2.0, None),
+        (None, 2.0, None),
+    ],
+)
+def test_where_the_gateway_has_no_address_who_is_seen_meanwhile_is_behind_another(
+    seen: str | None, again: float | None, double: bool | None
+) -> None:
+    probe = ready(addresses=[INSIDE.host, "20.4.4.4"])
+    if seen is not None:
+        see(probe, [9000] * 4, seen)
+    probe.gateway_says(None, 1.0, addressless=(1.0, 1.0))
+    assert probe.report(1.0).double_nat is None, "its line may be down"
+    if again is not None:
+        see(probe, [9000], OUTSIDE if seen is None else seen, start=again)
+    probe.gateway_says(None, 8.0, addressless=(1.0, 5.0))
+    assert probe.report(8.0).double_nat is double
+    assert any("has no outside address" in sentence for sentence in probe.report(8.0).evidence) is (double is True)
+    probe.gateway_says(None, 9.0, addressless=(9.0, 9.0))
+    assert probe.report(9.0).double_nat is None, "it has told another thing meanwhile"
+    probe.gateway_says(OUTSIDE, 10.0)
+    assert probe.report(10.0).double_nat is (None if seen is None else seen != OUTSIDE)
+
+
+@pytest.mark.parametrize(
     ("told", "host", "port", "kept_out", "filtering"),
     [
         ("unknown", False, False, False, "unknown"),

@@ -6,7 +6,7 @@ import random
 import struct
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from swarm.gateway.clients.igd import FoundDevice, IgdClient, PinholeClient, dis
 from swarm.gateway.clients.natpmp import NatPmpClient
 from swarm.gateway.clients.pcp import PcpClient, PcpRefusal, UnsupportedVersion
 from swarm.gateway.igd import Device, Service
-from swarm.gateway.method import PERMANENT, Mapping
+from swarm.gateway.method import NO_ADDRESS, PERMANENT, Mapping
 from swarm.net.network import DatagramSocket, Outgoing, Path, Stream
 from swarm.simnet.host import Host
 from swarm.simnet.internet import open_internet
@@ -48,10 +48,17 @@ class Lan:
     def natpmp(self) -> NatPmpClient:
         return NatPmpClient(self.host, ROUTER, INSIDE, clock=trio.current_time, on_restart=self.on_restart)
 
-    def pcp(self, nonces: Any = None) -> PcpClient:
-        nonces = {} if nonces is None else nonces
-        clock, rng = trio.current_time, self._rng
-        return PcpClient(self.host, ROUTER, INSIDE, clock=clock, on_restart=self.on_restart, rng=rng, nonces=nonces)
+    def pcp(self, nonces: Any = None, natpmp: NatPmpClient | None = None) -> PcpClient:
+        return PcpClient(
+            self.host,
+            ROUTER,
+            INSIDE,
+            clock=trio.current_time,
+            on_restart=self.on_restart,
+            rng=self._rng,
+            nonces={} if nonces is None else nonces,
+            natpmp=natpmp,
+        )
 
     async def serve(self, answer: Answer, bound: DatagramSocket) -> None:
         started = trio.current_time()
@@ -144,9 +151,15 @@ async def test_answers_of_a_neighbour_or_from_another_port_are_not_the_gateways(
 async def test_nat_pmp_results_are_named(autojump_clock: MockClock, result: int, reason: str) -> None:
     async with lan(lambda request: [struct.pack("!BBHI", 0, 128 + request[1], result, 5)]) as net:
         client = net.natpmp()
-        for call in (client.map("tcp", 6881, 6881, 3600), client.external_host(), client.probe()):
+        calls: list[Callable[[], Awaitable[object]]] = [lambda: client.map("tcp", 6881, 6881, 3600)]
+        if result == 3:  # an answer all the same, and one that tells something
+            await client.probe()
+            assert await client.external_host() == NO_ADDRESS
+        else:
+            calls += [client.external_host, client.probe]
+        for call in calls:
             with pytest.raises(RemoteError) as caught:
-                await call
+                await call()
             assert caught.value.reason == reason
 
 
@@ -190,7 +203,8 @@ async def test_a_pcp_mapping_is_the_one_that_was_asked_for(autojump_clock: MockC
     def answer(request: bytes) -> list[bytes]:
         (good,) = right(request)
         others = [good[:24] + b"x" * 12 + good[36:], good[:36] + b"\x06" + good[37:], good[:40] + b"\0\1" + good[42:]]
-        return [*others, good[:30], good]
+        elsewhere = [other[:42] + struct.pack("!H", 9999) + other[44:] for other in others]
+        return [*elsewhere, good[:30], good]
 
     async with lan(answer) as net:
         mapping = await net.pcp().map("udp", 6881, 6881, 3600)
@@ -374,6 +388,42 @@ async def test_a_gateway_that_does_not_tell_its_address_still_maps(autojump_cloc
         async with Box(net, GetExternalIPAddress={"NewExternalIPAddress": text}).client() as client:
             mapping = await client.map("udp", 6881, 6881, 3600)
         assert mapping.external == Endpoint("0.0.0.0", 6881)
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ({"NewConnectionStatus": "Connected"}, NO_ADDRESS),
+        ({"NewConnectionStatus": "Disconnected"}, None),
+        ({}, None),
+        (401, None),
+    ],
+)
+async def test_a_device_without_an_address_has_none_if_it_is_connected(
+    autojump_clock: MockClock, status: Any, told: str | None
+) -> None:
+    async with lan() as net:
+        box = Box(net, GetExternalIPAddress={"NewExternalIPAddress": ""}, GetStatusInfo=status)
+        async with box.client() as client:
+            assert await client.external_host() == told
+            assert (await client.map("udp", 6881, 6881, 3600)).external == Endpoint("0.0.0.0", 6881)
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (address(5), "20.50.0.1"),
+        (struct.pack("!BBHI4x", 0, 128, 3, 0), NO_ADDRESS),
+        (struct.pack("!BBHI", 0, 128, 2, 0), None),
+        (None, None),
+    ],
+)
+async def test_without_a_mapping_nat_pmp_tells_the_address_to_pcp(
+    autojump_clock: MockClock, answer: bytes | None, told: str | None
+) -> None:
+    async with lan(lambda request: [] if answer is None or request != bytes(2) else [answer]) as net:
+        assert await net.pcp().external_host() is None
+        assert await net.pcp(natpmp=net.natpmp()).external_host() == told
 
 
 @pytest.mark.parametrize(

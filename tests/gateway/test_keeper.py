@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from itertools import chain, repeat
 
 import trio
@@ -12,7 +13,7 @@ from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
 from swarm.gateway.keeper import Keeper
 from swarm.gateway.lease import Change, Lease
-from swarm.gateway.method import PERMANENT, Mapping, Method, MethodName, Transport
+from swarm.gateway.method import NO_ADDRESS, PERMANENT, Mapping, Method, MethodName, Transport
 
 INSIDE = Endpoint("10.0.1.2", 6881)
 
@@ -25,8 +26,9 @@ class Scripted:
     inside = INSIDE.host
     longest_silence = PERMANENT
 
-    def __init__(self, *script: str, then: str) -> None:
+    def __init__(self, *script: str, then: str, hosts: Iterable[str | None] = ()) -> None:
         self._script = chain(script, repeat(then))
+        self._hosts = iter(hosts)
         self.asked: list[float] = []
         self.probed = 0
 
@@ -39,6 +41,8 @@ class Scripted:
         raise RemoteError("refused")
 
     async def external_host(self) -> str | None:
+        for host in self._hosts:
+            return host
         await self._act("silence")
         return None
 
@@ -94,6 +98,29 @@ async def test_a_refused_release_is_no_error(autojump_clock: MockClock) -> None:
     assert keeper.held
     await keeper.release()
     assert not keeper.held
+
+
+async def test_a_gateway_that_says_it_has_no_address_is_heard_again_soon(autojump_clock: MockClock) -> None:
+    started = trio.current_time()
+    keeper, _ = keeper_of(Scripted(then="failed", hosts=[NO_ADDRESS] * 3 + ["20.50.0.1"]))
+    with trio.move_on_after(1):
+        await keeper.run()
+    assert (keeper.outside_host, keeper.addressless) == (NO_ADDRESS, (started, started))
+    with trio.move_on_after(5):
+        await keeper.run()
+    assert keeper.addressless is not None
+    assert keeper.addressless[0] == started
+    assert 4 <= keeper.addressless[1] - started < 5
+    with trio.move_on_after(100):
+        await keeper.run()
+    assert (keeper.outside_host, keeper.addressless) == ("20.50.0.1", None)
+
+
+async def test_a_mapping_shows_that_there_is_an_address_after_all(autojump_clock: MockClock) -> None:
+    keeper, _ = keeper_of(Scripted("failed", then="", hosts=[NO_ADDRESS]))
+    with trio.move_on_after(10):
+        await keeper.run()
+    assert (keeper.outside_host, keeper.addressless) == ("20.50.0.1", None)
 
 
 async def test_restarts_announced_all_the_time_make_us_ask_every_four_seconds(autojump_clock: MockClock) -> None:

@@ -495,6 +495,43 @@ async def test_a_gateway_that_refuses_still_shows_that_it_is_behind_another(
         assert "100.64.3.2, is itself private" in net.mapper.advice()[-1]
 
 
+ROUTER, OTHER = "10.0.1.1", "10.0.1.66"
+SAID = (1.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("routers", "said", "outsides", "addressless"),
+    [
+        ([ROUTER], [(ROUTER, SAID)], [], SAID),
+        ([ROUTER], [(ROUTER, (4.0, 5.0)), (ROUTER, SAID)], [], SAID),
+        ([ROUTER], [(OTHER, SAID)], [], None),
+        ([ROUTER, OTHER], [(ROUTER, SAID)], [], None),
+        ([ROUTER], [(ROUTER, SAID)], [(OTHER, WAN)], None),
+        ([ROUTER], [], [], None),
+    ],
+)
+async def test_only_the_one_router_counts_that_says_it_has_no_address(
+    autojump_clock: MockClock,
+    routers: list[str],
+    said: list[tuple[str, tuple[float, float]]],
+    outsides: list[tuple[str, str]],
+    addressless: tuple[float, float] | None,
+) -> None:
+    class Told:
+        lan = Lan("eth9", "10.0.1.2", (), tuple(routers), ())
+
+        def addressless(self) -> list[tuple[str, tuple[float, float]]]:
+            return said
+
+        def outside_hosts(self) -> list[tuple[str, str]]:
+            return outsides
+
+    async with open_internet() as internet:
+        mapper = Mapper(internet.host("p"), PORT, emit=lambda event: None, rng=random.Random(1))
+        mapper._sessions["eth9"] = Told()  # type: ignore[assignment]
+        assert mapper.addressless == addressless
+
+
 async def test_the_default_router_is_believed_before_anybody_else_on_the_lan(autojump_clock: MockClock) -> None:
     inside = Endpoint("10.0.1.2", PORT)
     best = LeaseReport("upnp-igd1", "udp", "10.0.1.1", inside, Endpoint(WAN, PORT), 60.0, None)

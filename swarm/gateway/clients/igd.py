@@ -18,7 +18,7 @@ from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError, RemoteProtocolError
 from swarm.gateway import igd, ssdp
 from swarm.gateway.markup import MAX_BYTES
-from swarm.gateway.method import PERMANENT, Mapping, MethodName, Transport
+from swarm.gateway.method import NO_ADDRESS, PERMANENT, Mapping, MethodName, Transport
 from swarm.gateway.pcp import PROTOCOLS
 from swarm.net.bound import BoundNetwork
 from swarm.net.http import HttpError, fetch
@@ -164,11 +164,20 @@ class IgdClient:
         try:
             address = IPv4Address(text)
         except AddressValueError:
-            return None  # some devices answer with nothing while their line is down
-        return None if address.is_unspecified else str(address)
+            address = IPv4Address(NO_ADDRESS)
+        if not address.is_unspecified:
+            return str(address)
+        return NO_ADDRESS if await self._is_connected() else None
 
     async def probe(self) -> None:
         await self._caller.call("GetExternalIPAddress")
+
+    async def _is_connected(self) -> bool:
+        """Whether its line is up, by its own word: while it is down, some devices tell an empty address, too."""
+        try:
+            return (await self._caller.call("GetStatusInfo")).get("NewConnectionStatus") == "Connected"
+        except igd.SoapFault:
+            return False
 
     async def _open(self, transport: Transport, internal: Endpoint, wanted: int, lifetime: int) -> int:
         """The port that was opened: ``wanted``, or another where that one is somebody else's."""

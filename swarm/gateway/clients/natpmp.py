@@ -10,11 +10,12 @@ from swarm.errors import RemoteError, RemoteProtocolError
 from swarm.gateway import natpmp
 from swarm.gateway.clients.exchange import ask
 from swarm.gateway.epoch import EpochWatch
-from swarm.gateway.method import PERMANENT, Mapping, MethodName, Transport
+from swarm.gateway.method import NO_ADDRESS, PERMANENT, Mapping, MethodName, Transport
 from swarm.net.network import Network
 
 UNMAP_WAITS = (0.25, 0.5)  # seconds: on the way out nobody waits long
 PROBE_WAITS = (0.25, 0.5, 1.0, 2.0)  # seconds
+NOWHERE = "network-failure"  # the reason of a gateway that has no outside address (RFC 6886 §3.5)
 
 ResponseT = TypeVar("ResponseT", natpmp.AddressResponse, natpmp.MapResponse)
 
@@ -56,7 +57,7 @@ class NatPmpClient:
             transport,
             Endpoint(self.inside, internal_port),
             response.external_port,
-            await self.external_host(),
+            await self._outside_host(),
             response.lifetime,
         )
 
@@ -66,12 +67,24 @@ class NatPmpClient:
 
     async def external_host(self) -> str | None:
         """See `Method.external_host`; asked once, and again after every restart."""
+        try:
+            return await self._outside_host()
+        except RemoteError as error:
+            if error.reason != NOWHERE:
+                raise
+            return NO_ADDRESS
+
+    async def probe(self) -> None:
+        try:
+            await self._ask_address(PROBE_WAITS)
+        except RemoteError as error:
+            if error.reason != NOWHERE:
+                raise  # else it has answered all the same
+
+    async def _outside_host(self) -> str | None:
         if self._external_host is None:
             await self._ask_address(natpmp.retransmission_waits())
         return self._external_host
-
-    async def probe(self) -> None:
-        await self._ask_address(PROBE_WAITS)
 
     def hear(self, announcement: bytes) -> None:
         """Take what the gateway has multicast; anything but an address response is passed over."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, MutableMapping
+from contextlib import suppress
 from itertools import islice
+
+import trio
 
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError, RemoteProtocolError
 from swarm.gateway import pcp
 from swarm.gateway.clients.exchange import ask
+from swarm.gateway.clients.natpmp import NatPmpClient
 from swarm.gateway.epoch import EpochWatch
 from swarm.gateway.method import PERMANENT, Mapping, MethodName, Transport
 from swarm.net.network import Network
 
 UNMAP_WAITS = (0.25, 0.5)  # seconds: on the way out nobody waits long
 PROBE_ATTEMPTS = 2  # 3 s and 6 s
+NATPMP_PATIENCE = 2.0  # seconds for an answer by the older protocol
 
 Nonces = MutableMapping[tuple[Transport, Endpoint], bytes]
 """The nonce of every mapping by transport and internal endpoint: whoever has another may not renew it."""
@@ -40,7 +45,8 @@ class PcpRefusal(RemoteError):
 class PcpClient:
     """See `swarm.gateway.method.Method`, and `swarm.gateway.clients.natpmp` for ``clock`` and ``on_restart``.
 
-    ``nonces`` outlives the client, so that a mapping can be renewed by its successor.
+    ``nonces`` outlives the client, so that a mapping can be renewed by its successor.  ``natpmp`` is a client of the
+    older protocol for the same server, which tells the outside address where no mapping does.
     """
 
     name: MethodName = "pcp"
@@ -56,6 +62,7 @@ class PcpClient:
         on_restart: Callable[[], None],
         rng: random.Random,
         nonces: Nonces,
+        natpmp: NatPmpClient | None = None,
     ) -> None:
         self.gateway = gateway
         self.inside = inside
@@ -65,6 +72,7 @@ class PcpClient:
         self._on_restart = on_restart
         self._rng = rng
         self._nonces = nonces
+        self._natpmp = natpmp
         self._watch = EpochWatch("pcp")
         self._external_host: str | None = None
 
@@ -87,7 +95,10 @@ class PcpClient:
                 raise
 
     async def external_host(self) -> str | None:
-        """See `Method.external_host`; only a mapping tells it, and until there is one it is None."""
+        """See `Method.external_host`; a mapping tells it.  Until there is one, servers that also speak NAT-PMP do."""
+        if self._external_host is None and self._natpmp is not None:
+            with trio.move_on_after(NATPMP_PATIENCE), suppress(RemoteError):  # which says nothing about PCP
+                return await self._natpmp.external_host()
         return self._external_host
 
     async def probe(self) -> None:
