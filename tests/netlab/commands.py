@@ -32,6 +32,14 @@ def _turn_command(name: str, machine: Machine, torrent: Path, directory: Path, r
     return [*_our_command(name, machine, torrent, directory, rate), "--turn", URI]
 
 
+def _utp_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
+    return [*_our_command(name, machine, torrent, directory, rate), "--no-tcp", "--stats", f"{directory}.stats"]
+
+
+def _tcp_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
+    return [*_our_command(name, machine, torrent, directory, rate), "--no-utp", "--stats", f"{directory}.stats"]
+
+
 def _libtorrent_command(name: str, machine: Machine, torrent: Path, directory: Path, rate: int) -> list[str]:
     role = "seed" if name == "seed" else "leech"
     wildcard = "[::]" if ":" in machine.address else "0.0.0.0"
@@ -44,4 +52,6 @@ COMMANDS: dict[str, Callable[[str, Machine, Path, Path, int], list[str]]] = {
     "lt": _libtorrent_command,
     "relay": _relay_command,
     "turn": _turn_command,
+    "utp": _utp_command,
+    "tcp": _tcp_command,
 }

@@ -100,7 +100,7 @@ trio.run(main)
 @dataclass(frozen=True)
 class World:
     """Which client is at which place: "ours" or "lt"; as rendezvous also "relay", which is ours and relays; else also
-    "turn", which is ours and has a TURN server."""
+    "turn", which is ours and has a TURN server, and "utp" and "tcp", which are ours and know no other transport."""
 
     seed: str
     leech: str
