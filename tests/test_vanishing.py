@@ -25,6 +25,7 @@ def left_of(host: str, node: Node) -> list[object]:
     (torrent,) = node.torrents.values()
     agreements, reaching = torrent.ways.meetings._agreements, torrent.ways.reaching
     desks = [
+        torrent.ways.punching._meetings,
         agreements._meetings,
         agreements._attending,
         agreements.desk._sessions,
