@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from swarm.cli.relay_limits import parse_relay_limits
 from swarm.cli.units import parse_boolean, parse_duration, parse_outside_port, parse_port, parse_rate
 
 Kind = Literal["value", "switch", "list"]
@@ -190,6 +191,15 @@ SETTINGS: tuple[Setting, ...] = (
         parse=parse_boolean,
         default=False,
         help="carry data between peers that cannot meet, within limits, while strangers can reach us",
+    ),
+    Setting(
+        name="relay-limits",
+        kind="value",
+        parse=parse_relay_limits,
+        default=None,
+        metavar="NAME=VALUE,...",
+        help="the limits, where they are to be others: circuits (64), per-client (4), total-rate (8 MiB/s), and of "
+        "each circuit rate (1 MiB/s), bytes (1 GiB) and time (2h); as in circuits=16,rate=500k",
     ),
     Setting(
         name="output",

@@ -58,6 +58,8 @@ class Settings(NamedTuple):
         if self.values["turn"] and not self.values["utp"]:
             raise UsageError("what a TURN server relays is µTP: leave out --no-utp or --turn")
         node = {setting.attribute: self.values[setting.name] for setting in SETTINGS if setting.network}
+        if node["relay_limits"] is None:
+            del node["relay_limits"]
         return Config(state_directory=state, **node)
 
 

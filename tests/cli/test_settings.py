@@ -8,7 +8,7 @@ import pytest
 
 from swarm.cli.settings import SETTINGS
 from swarm.cli.settle import config_path, settle, state_directory
-from swarm.config import Config
+from swarm.config import Config, RelayLimits
 from swarm.errors import UsageError
 
 
@@ -32,6 +32,36 @@ def test_each_layer_covers_the_one_below(environment: dict[str, str]) -> None:
     config = settle({"port": 3000, "upload_rate": None}, environment).config(None)
     assert (config.port, config.upload_rate, config.download_rate) == (3000, 2_000_000, 5)
     assert (config.lsd, config.dht, config.pex) == (False, False, True)
+
+
+def test_what_relaying_may_cost_is_said_in_part_or_in_whole(environment: dict[str, str]) -> None:
+    write(environment, 'relay-serve = true\nrelay-limits = "circuits=5"\n')
+    assert settle({}, environment).config(None).relay_limits == RelayLimits(circuits=5)
+    environment["SWARM_RELAY_LIMITS"] = "circuits=16, per-client=2,rate=500k,total-rate=0,bytes=5G,time=30m"
+    assert settle({}, environment).config(None).relay_limits == RelayLimits(
+        circuits=16,
+        circuits_per_client=2,
+        circuit_rate=500_000,
+        total_rate=0,
+        circuit_bytes=5_000_000_000,
+        circuit_seconds=1800.0,
+    )
+
+
+def test_the_limits_of_relaying_are_those_that_are_promised() -> None:
+    limits = Config().relay_limits
+    assert (limits.circuits, limits.circuits_per_client) == (64, 4)
+    assert (limits.circuit_rate, limits.total_rate) == (1 << 20, 8 << 20)
+    assert (limits.circuit_bytes, limits.circuit_seconds) == (1 << 30, 7200)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "circuits", "circuits=0", "circuits=x", "circle=5", "rate=fast", "time=0", ","]
+)
+def test_limits_of_relaying_that_are_none_are_named(environment: dict[str, str], text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        settle({}, environment | {"SWARM_RELAY_LIMITS": text or " "})
+    assert "SWARM_RELAY_LIMITS" in str(caught.value)
 
 
 def test_an_empty_variable_is_unset(environment: dict[str, str]) -> None:
