@@ -1,9 +1,9 @@
-"""When a punch sends what, as the initiator and as the target of a rendezvous."""
+"""In which order a peer is tried, and what a punch sends when."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from trio.testing import MockClock
@@ -13,6 +13,8 @@ from swarm.connect.dial import Link
 from swarm.connect.rungs import Means, Rungs
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
+from swarm.events import PathName
+from swarm.knownpeer import KnownPeer
 from utp.errors import ConnectionLost
 
 PEER = Endpoint("198.51.100.7", 6881)
@@ -49,3 +51,19 @@ async def test_a_punch_sends_five_syns_around_the_moment_when_the_other_end_does
     with pytest.raises(RemoteError, match="timed-out"):
         await utp.attempt()
     assert port.dialled == [(PEER, (0.0, 0.2, 0.5, 1.0, 2.0))]
+
+
+@pytest.mark.parametrize(
+    ("host", "good_path", "order"),
+    [
+        ("198.51.100.7", None, ["utp", "tcp"]),
+        ("198.51.100.7", "tcp", ["tcp", "utp"]),
+        ("10.0.0.7", None, ["tcp", "utp"]),
+        ("10.0.0.7", "utp", ["utp", "tcp"]),
+    ],
+)
+def test_what_worked_last_time_goes_first(host: str, good_path: PathName | None, order: list[PathName]) -> None:
+    nowhere: Any = None
+    peer = KnownPeer(Endpoint(host, 6881), 0.0, good_path=good_path)
+    rungs = Rungs(nowhere, Config()).to(peer, Means(None, {4: cast("Any", SilentPort())}), None)
+    assert [rung.path for rung in rungs] == order
