@@ -56,8 +56,8 @@ async def test_a_punch_sends_five_syns_around_the_moment_when_the_other_end_does
 @pytest.mark.parametrize(
     ("host", "good_path", "order"),
     [
-        ("198.51.100.7", None, ["utp", "tcp"]),
-        ("198.51.100.7", "tcp", ["tcp", "utp"]),
+        ("20.2.0.7", None, ["utp", "tcp"]),
+        ("20.2.0.7", "tcp", ["tcp", "utp"]),
         ("10.0.0.7", None, ["tcp", "utp"]),
         ("10.0.0.7", "utp", ["utp", "tcp"]),
     ],
