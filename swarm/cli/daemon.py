@@ -17,6 +17,7 @@ from argparse import Namespace
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -89,11 +90,20 @@ async def _accompany(
     options: Namespace, settings: Settings, notifier: Notifier, log: Log, session: Session
 ) -> AsyncIterator[None]:
     log.say("info", f"running with {len(session.entries)} torrents on port {session.node.port or 'none yet'}")
+    if (path := settings.values["rpc-password-file"]) is not None and _others_may_read(path):
+        log.say("warning", f"other users of this machine may read {path}, which holds the password: chmod 600 it")
     async with trio.open_nursery() as nursery:
         await nursery.start(_obey, options, settings, notifier, log, session)
         yield
         log.say("info", "stopping")
         nursery.cancel_scope.cancel()
+
+
+def _others_may_read(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & 0o077)
+    except OSError:  # gone since it was read
+        return False
 
 
 async def _obey(

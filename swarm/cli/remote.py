@@ -103,8 +103,11 @@ def addresses_of(settings: Settings) -> list[Address]:
 def password_of(settings: Settings) -> str | None:
     """The first line of the password file; None without one."""
     path: Path | None = settings.values["rpc-password-file"]
+    user: str | None = settings.values["rpc-user"]
+    if user is not None and ":" in user:  # RFC 7617 §2: what is behind it would count to the password
+        raise UsageError(f"{settings.origins['rpc-user']}: a name with a colon cannot be sent")
     if path is None:
-        if settings.values["rpc-user"] is not None:
+        if user is not None:
             raise UsageError(f"{settings.origins['rpc-user']} goes with a password: give --rpc-password-file, too")
         return None
     try:

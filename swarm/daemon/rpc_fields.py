@@ -20,7 +20,7 @@ from swarm.bitfield import Bitfield
 from swarm.daemon.entry import Entry, LimitMode, Status
 from swarm.daemon.rpc_arguments import finite
 from swarm.daemon.rpc_peers import peer_row, peers_from, receives, sends
-from swarm.daemon.rpc_trackers import tracker_list, tracker_rows, tracker_stats
+from swarm.daemon.rpc_trackers import tracker_host, tracker_list, tracker_rows, tracker_stats
 from swarm.daemon.session import Session
 from swarm.peer import PeerConnection
 from swarm.torrent.magnet import format_magnet
@@ -245,7 +245,8 @@ class TorrentView:
         statuses = self.torrent.tracker_statuses() if self.torrent is not None else ()
         failed = [status for status in statuses if status.state in ("failing", "disabled") and status.last_error]
         if failed and len(failed) == len(statuses):
-            return TRACKER_ERROR, f"{failed[0].url}: {failed[0].last_error}"
+            # By its host alone: the path of many an announce URL is as good as a password, and clients log this.
+            return TRACKER_ERROR, f"{tracker_host(failed[0].url)}: {failed[0].last_error}"
         return NO_ERROR, ""
 
     def metadata_done(self) -> float:

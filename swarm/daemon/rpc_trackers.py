@@ -101,7 +101,7 @@ def tracker_stats(tiers: Tiers, torrent: Torrent | None, wall: float) -> list[di
     working = {tier for _, tier, url in _numbered(tiers) if (known := statuses.get(url)) and known.state == "working"}
     return [
         _row(number, tier, url)
-        | {"host": _host(url), "downloadCount": UNKNOWN}
+        | {"host": tracker_host(url), "downloadCount": UNKNOWN}
         | _standing(statuses.get(url), wall, has_working=tier in working)
         for number, tier, url in _numbered(tiers)
     ]
@@ -155,7 +155,7 @@ def _scrape_url(url: str) -> str:
     return f"{front}{slash}scrape{last.removeprefix('announce')}" if last.startswith("announce") else ""
 
 
-def _host(url: str) -> str:
+def tracker_host(url: str) -> str:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
