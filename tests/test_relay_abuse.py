@@ -1,4 +1,4 @@
-"""What a relay is not to be: an eavesdropper, or a node that nobody can reach."""
+"""What a relay is not: an eavesdropper, a node that nobody can reach, one whose own limits slow down what it carries."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from swarm.connect.acceptor import Acceptor
 from swarm.connect.dial import Link
 from swarm.connect.encrypted import Encryption
 from swarm.endpoint import Endpoint
-from swarm.events import ConnectionRefused, Event, PathName
+from swarm.events import ConnectionRefused, Event, PathName, PeerConnected
 from swarm.net.network import Stream
 from swarm.simnet.internet import open_internet
 from swarm.torrent.disk import run_inline
 from swarm.wire.handshake import Handshake
 from tests.nodes import make_sample, node_on
 from tests.simnet.grid import known_reachable
+from tests.test_relaying import swarm_of
 
 INFO_HASH = b"i" * 20
 
@@ -96,3 +97,16 @@ async def test_a_node_relays_only_if_it_is_asked_to_and_known_to_be_reachable(
         assert relay is None or (asked and relay["serving"] is False)
         known_reachable(node)
         assert node.node.relay.serves() is asked
+
+
+async def test_what_a_relay_carries_is_not_held_to_the_limits_of_its_own_transfers(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1 MiB at 20 kB/s would take 52 s."""
+    monkeypatch.setattr("tests.test_relaying.SLOW", 20_000)
+    monkeypatch.setattr("tests.test_relaying.SIZE", 1 << 20)
+    async with swarm_of(tmp_path, "symrand") as swarm, swarm.leech("symrand") as (node, torrent):
+        swarm.relays[0].node.set_rates(20_000, 20_000)
+        await node.wait_for(PeerConnected, path="relayed")
+        with trio.fail_after(20):
+            await torrent.wait_complete()

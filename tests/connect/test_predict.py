@@ -181,3 +181,15 @@ def test_a_birthday_is_many_sockets_against_paced_probes_at_random_ports() -> No
 @pytest.mark.parametrize("pair", [(RANDOM, UPWARD), (UPWARD, RANDOM), (RANDOM, RANDOM)])
 def test_at_random_against_anything_but_a_fixed_port_is_hopeless(pair: tuple[Sequence[int], Sequence[int]]) -> None:
     assert make_plan(*pair, initiator=True, rng=RNG) is None
+
+
+def test_a_birthday_takes_two_hundred_probes_a_second_and_2048_in_all() -> None:
+    plan = make_plan((6881,) * 4, (20481, 1777, 60123, 33333), initiator=True, rng=random.Random(1))
+    assert plan is not None and plan.path == "birthday"
+    times = [shot.after for shot in plan.shots]
+    assert len(times) == len({shot.port for shot in plan.shots}) == 2048
+    assert max(sum(start <= at < start + 1 for at in times) for start in times[::50]) <= 204
+    assert plan.sockets == 1
+    other = make_plan((20481, 1777, 60123, 33333), (6881,) * 4, initiator=False, rng=random.Random(1))
+    assert other is not None and other.sockets == 256
+    assert {shot.ttl for shot in other.shots} == {OPENER_TTL}
