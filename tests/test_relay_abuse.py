@@ -1,4 +1,4 @@
-"""What a relay is not: an eavesdropper, a node that nobody can reach, one whose own limits slow down what it carries."""
+"""What a relay is not: an eavesdropper, a node that nobody reaches, one whose own limits slow down what it carries."""
 
 from __future__ import annotations
 
