@@ -8,8 +8,11 @@ both others are ours.  In the world ours-ours-relay, which `--relay` asks for, t
 of ours has a TURN server (coturn), which is written "turn" instead of "ours".  A cell is what
 `tests.netlab.grid` describes: seconds from the start of the leech's process to 2 MiB complete.  Each is added to the
 file of results as soon as it is measured, and what is there already is not measured again; `--show` measures nothing.
-Prints a matrix for each world, then what it adds up to; asserts nothing.  All 121 pairs in four worlds take more than
-an hour: run it in a `git worktree`, where nobody edits what is measured.
+Prints a matrix for each world, then what it adds up to, beside libtorrent with itself; asserts nothing.  All in one:
+
+    python -m bench.reach --worlds ours-ours,ours-ours-relay,lt-lt
+
+All 121 pairs in four worlds take more than an hour: run it in a `git worktree`, where nobody edits what is measured.
 """
 
 from __future__ import annotations

@@ -7,17 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.netlab.grid import SAME
+
+REACHABLE = {"open", "fullcone", "upnp", "natpmp", "v6open", "v6pin", "v6upnp"}
+"""Kinds that let strangers in, or have their port opened."""
+
 CLASSES = {
-    "tcp": "direct",
-    "utp": "direct",
-    "tcp-punched": "punched",
-    "utp-punched": "punched",
     "predicted": "predicted",
     "birthday": "birthday",
     "relayed": "relayed",
     "turn": "relayed",
 }
-"""By path; "direct" is "reverse" where the seed has dialled."""
+"""By path.  Of a pair that met otherwise the class is not taken from its path, which libtorrent does not always tell,
+and which says who was first where both had been told to dial: it is "direct" where the seed is REACHABLE, "reverse"
+where the leech alone is, else "punched"."""
 
 LETTERS = {
     "utp": "u",
@@ -70,9 +73,14 @@ class Record:
 
     @property
     def path_class(self) -> str:
-        """Of a cell that was reached."""
-        found = CLASSES.get(self.path or "", "not told")
-        return "reverse" if found == "direct" and self.direction == "in" else found
+        """Of a cell that was reached, as in CLASSES."""
+        if self.path in CLASSES:
+            return CLASSES[self.path]
+        if self.cell.leech == SAME:
+            return "on one LAN"
+        if self.cell.seed in REACHABLE:
+            return "direct"
+        return "reverse" if self.cell.leech in REACHABLE else "punched"
 
     def __str__(self) -> str:
         if self.seconds is not None:

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from bench.reach_results import LETTERS, Record
 
 REFERENCE = "lt-lt"
+SIDES = f"by class;here;median;worst;{REFERENCE};median;worst;in both;ratio"
+"""The heading of the table beside the reference's; the ratio is that of the medians over the pairs reached in both."""
+
 WORST = 5
 """How many of the slowest pairs are named."""
 
@@ -58,7 +61,8 @@ def report(records: Iterable[Record], worlds: Sequence[str], kinds: Sequence[str
         if pairs:
             shown = [kind for kind in kinds if any(kind in pair for pair in pairs)]
             lines += [f"## {world}" if markdown else world, "", *matrix(pairs, shown, markdown=markdown), ""]
-            lines += [*totals(pairs), *against_reference(pairs, found.get(REFERENCE, {})), *failures(pairs), ""]
+            beside = against_reference(pairs, found.get(REFERENCE, {}), markdown=markdown)
+            lines += [*totals(pairs), *beside, *failures(pairs), ""]
     return "\n".join(lines)
 
 
@@ -76,6 +80,7 @@ def legend() -> list[str]:
     return [
         "Seconds from the start of the leech's process to 2 MiB complete.  Rows: the seed's NAT; columns: the leech's.",
         f"{letters}; < the seed dialled; ? could not be set up.  libtorrent does not tell of every punch.",
+        "direct: strangers get in to the seed; reverse: to the leech alone; punched: to neither.",
     ]
 
 
@@ -83,6 +88,11 @@ def matrix(pairs: Mapping[Pair, Summary], kinds: Sequence[str], *, markdown: boo
     rows = [["", *kinds]]
     for seed in kinds:
         rows.append([seed, *(str(pairs.get((seed, leech), "")) for leech in kinds)])
+    return table(rows, markdown=markdown)
+
+
+def table(rows: list[list[str]], *, markdown: bool) -> list[str]:
+    """Lines; the first row is the heading."""
     if markdown:
         rows.insert(1, ["---"] * len(rows[0]))
         return ["| " + " | ".join(row) + " |" for row in rows]
@@ -110,6 +120,9 @@ def totals(pairs: Mapping[Pair, Summary]) -> list[str]:
         lines.append(f"first piece: median {statistics.median(firsts):.2f} s, worst {max(firsts):.2f} s")
     slowest = sorted(reached, key=lambda pair: -reached[pair].seconds)[:WORST]
     lines.append("slowest: " + ", ".join(f"{':'.join(pair)} {reached[pair]}" for pair in slowest))
+    closed = [pair for pair, summary in measured.items() if any(run.seed_mapped is False for run in summary.runs)]
+    if closed:
+        lines.append(f"the seed's router had not opened its port: {named(closed)}")
     revisions = Counter(record.revision for summary in measured.values() for record in summary.runs)
     load = statistics.median(record.load for summary in measured.values() for record in summary.runs)
     at = ", ".join(f"{revision} ({count})" for revision, count in revisions.items())
@@ -129,21 +142,42 @@ def unordered_counts(measured: Mapping[Pair, Summary]) -> tuple[int, int, int]:
     return both, either, count
 
 
-def against_reference(pairs: Mapping[Pair, Summary], reference: Mapping[Pair, Summary]) -> list[str]:
+def against_reference(pairs: Mapping[Pair, Summary], reference: Mapping[Pair, Summary], *, markdown: bool) -> list[str]:
     """Side by side with libtorrent, over the pairs that were measured in both worlds; empty for its own world."""
     common = [pair for pair in pairs if pair in reference and pairs[pair].runs and reference[pair].runs]
     if pairs is reference or not common:
         return []
     more = [pair for pair in common if pairs[pair].reached and not reference[pair].reached]
     fewer = [pair for pair in common if reference[pair].reached and not pairs[pair].reached]
-    lines = [f"{REFERENCE} in the same {len(common)} pairs: reached here only {len(more)}, there only {named(fewer)}"]
-    shared = [pair for pair in common if pairs[pair].reached and reference[pair].reached]
-    for name in sorted({pairs[pair].path_class for pair in shared}):
-        of = [pair for pair in shared if pairs[pair].path_class == name]
-        ours = statistics.median(pairs[pair].seconds for pair in of)
-        theirs = statistics.median(reference[pair].seconds for pair in of)
-        lines.append(f"{name} in both ({len(of)}): {ours:.2f} s, {REFERENCE} {theirs:.2f} s: {ours / theirs:.2f}×")
-    return lines
+    classes: dict[str, list[Pair]] = defaultdict(list)
+    for pair in common:
+        classes[pairs[pair].path_class if pairs[pair].reached else "not reached"].append(pair)
+    rows = [SIDES.split(";")]
+    for name, of in [*sorted(classes.items()), ("all", common)]:
+        both = [pair for pair in of if pairs[pair].reached and reference[pair].reached]
+        rows.append([name, *reached_of(of, pairs), *reached_of(of, reference), *ratio_of(both, pairs, reference)])
+    return [
+        "",
+        *table(rows, markdown=markdown),
+        "",
+        f"{REFERENCE} in the same {len(common)} pairs: reached here only {len(more)}, there only {named(fewer)}",
+    ]
+
+
+def reached_of(of: Sequence[Pair], pairs: Mapping[Pair, Summary]) -> list[str]:
+    """How many of them were reached, and their median and worst seconds."""
+    seconds = [pairs[pair].seconds for pair in of if pairs[pair].reached]
+    share = f"{len(seconds)} of {len(of)}"
+    return [share, f"{statistics.median(seconds):.2f}", f"{max(seconds):.2f}"] if seconds else [share, "", ""]
+
+
+def ratio_of(both: Sequence[Pair], pairs: Mapping[Pair, Summary], reference: Mapping[Pair, Summary]) -> list[str]:
+    """How many, and the ratio of the medians over these."""
+    if not both:
+        return ["0", ""]
+    ours = statistics.median(pairs[pair].seconds for pair in both)
+    theirs = statistics.median(reference[pair].seconds for pair in both)
+    return [str(len(both)), f"{ours / theirs:.2f}×"]
 
 
 def named(pairs: Sequence[Pair]) -> str:

@@ -53,9 +53,14 @@ def test_a_matrix_as_text_with_what_it_adds_up_to() -> None:
         "reverse: 1, median 0.70 s, worst 0.70 s",
         "slowest: cone:symrand 3.0b, cone:cone 1.5U< 2/3, cone:open 0.7u<, open:cone 0.5u",
         "measured at abc (7); load of the machine 1.0",
+        "",
+        "by class     here    median  worst  lt-lt   median  worst  in both  ratio",
+        "direct       1 of 1  0.50    0.50   1 of 1  1.00    1.00   1        0.50×",
+        "not reached  0 of 1                 1 of 1  60.00   60.00  0",
+        "punched      1 of 1  1.50    1.50   1 of 1  20.00   20.00  1        0.07×",
+        "all          2 of 3  1.00    1.50   3 of 3  20.00   60.00  2        0.10×",
+        "",
         "lt-lt in the same 3 pairs: reached here only 0, there only 1 (symrand:cone)",
-        "direct in both (1): 0.50 s, lt-lt 1.00 s: 0.50×",
-        "punched in both (1): 1.50 s, lt-lt 20.00 s: 0.07×",
         "failures:",
         "  cone:cone: timed out",
         "  symrand:cone: timed out",
@@ -73,6 +78,30 @@ def test_a_matrix_as_markdown_of_the_kinds_that_were_measured() -> None:
         "| cone | 0.7u< |  |",
     ]
     assert "## lt-lt" not in lines
+
+
+@pytest.mark.parametrize(
+    ("seed", "leech", "path", "direction", "expected"),
+    [
+        ("open", "cone", "utp-punched", "out", "direct"),
+        ("cone", "open", "tcp", "out", "reverse"),
+        ("cone", "symrand", "birthday", "in", "birthday"),
+        ("cone", "restricted", "tcp", "out", "punched"),
+        ("v6fw", "v6pin", "utp-punched", "in", "reverse"),
+        ("open", "cone", "turn", "out", "relayed"),
+        ("cone", "same", "utp", "out", "on one LAN"),
+    ],
+)
+def test_the_class_of_a_pair_is_who_could_be_dialled_unless_ports_were_guessed_or_somebody_relayed(
+    seed: str, leech: str, path: str, direction: str, expected: str
+) -> None:
+    assert record("ours-ours", seed, leech, 1.0, path, direction).path_class == expected
+
+
+def test_a_seed_whose_port_was_not_opened_is_named() -> None:
+    closed = Record(Cell("ours-ours", "upnp", "cone", 0), "abc", 1.0, seconds=1.0, path="utp", seed_mapped=False)
+    text = report([closed], ["ours-ours"], ("upnp", "cone"), markdown=False)
+    assert "the seed's router had not opened its port: 1 (upnp:cone)" in text
 
 
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
