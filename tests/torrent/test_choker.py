@@ -5,9 +5,13 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from swarm.events import PathName
+from swarm.torrent import exchange
 from swarm.torrent.choker import MAX_SLOTS, OPTIMISTIC, RECHOKE, SEED_QUOTA, Choker, PeerView, slots_for
 
 
@@ -90,6 +94,17 @@ def test_when_all_snub_us_more_than_one_slot_is_optimistic() -> None:
     decider = choker()
     unchoked = decider.decide([*crowd(10, snubbed=True)], 0.0, seeding=False)
     assert len(unchoked) == 4
+
+
+@pytest.mark.parametrize(("path", "relayed"), [("tcp", False), ("birthday", False), ("relayed", True), ("turn", True)])
+def test_the_exchange_says_who_is_relayed(path: PathName, relayed: bool) -> None:
+    stub: Any = SimpleNamespace(
+        identity=SimpleNamespace(path=path),
+        uploader=SimpleNamespace(interested=True),
+        downloader=SimpleNamespace(pipeline=SimpleNamespace(snubbed=False)),
+        **dict.fromkeys(("connected_at", "rate_down", "rate_up", "bytes_up"), 0),
+    )
+    assert exchange._view(stub).relayed is relayed
 
 
 def test_relayed_peers_come_last() -> None:
