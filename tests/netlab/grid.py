@@ -59,11 +59,11 @@ TRACKER_PORT = 6969
 LIMIT = 60.0
 """Seconds from the leech's start to completion, else the cell has failed.
 
-For a libtorrent leech behind udpblock and a seed behind restricted that is too short, whoever the seed is.  Its TCP dial
-ends at 19.5 s, when it asks for a rendezvous; only then the seed hears of it, and opens its NAT.  But libtorrent tries
-µTP alone now, and has used up both fast reconnects that it allows itself for one peer (µTP to TCP before, µTP again in
-the punch): the TCP dial that would get through comes (failcount + 1) × min_reconnect_time = 180 s later.  With that
-setting at 8 instead of 60 s the pair was complete after 50.7 s, with our seed and with libtorrent's.
+For a libtorrent leech behind udpblock and a seed behind restricted that is too short, whoever the seed is.  The leech's
+TCP dial ends at 19.5 s, when it asks for a rendezvous; only then the seed hears of it, and opens its NAT.  But
+libtorrent tries µTP alone now, and has used up both fast reconnects that it allows itself for one peer (µTP to TCP
+before, µTP again in the punch): the TCP dial that would get through comes (failcount + 1) × min_reconnect_time = 180 s
+later.  With that setting at 8 instead of 60 s the pair was complete after 50.7 s, with our seed and with libtorrent's.
 """
 
 RENDEZVOUS_RATE = 4000
