@@ -49,6 +49,7 @@ def snapshot_of(node: Node) -> Snapshot:
         sockets={} if node.ports is None else _sockets(node.ports, node.socket_statistics()),
         for_others=_for_others(torrents),
         relay=node.relay.desk.statistics() if node.config.relay_serve else None,
+        relay_client=node.relay.counts.report(torrent.ways.relaying.standing() for torrent in torrents),
         turn=node.turning.statistics(),
         peers=tuple(_live(torrent, peer) for torrent in torrents for peer in torrent.connections),
         torrents=tuple(_shared(torrent) for torrent in torrents),

@@ -66,6 +66,7 @@ FLOORS: dict[str, int] = {
     "swarm.peer": 3,
     "swarm.peerwriter": 3,
     "swarm.connect": 3,
+    "swarm.connect.relay_report": 1,
     "swarm.connect.report": 1,
     "swarm.connect.turn_report": 1,
     "swarm.connect.predict": 1,

@@ -299,10 +299,26 @@ _DOCUMENT = _record(
             ended=_COUNTS,
         )
     ),
+    relay_client=_known(
+        _record(
+            relays=_count,
+            reservations=_count,
+            circuits=_count,
+            asked=_count,
+            opened=_count,
+            called=_count,
+            refused=_COUNTS,
+            declined=_COUNTS,
+        )
+    ),
     turn=_list(
         _record(
             server=_text,
             opened=_count,
+            bytes_down=_count,
+            bytes_up=_count,
+            dropped=_count,
+            failures=_COUNTS,
             allocations=_list(
                 _record(
                     relayed=_text,

@@ -34,6 +34,7 @@ def tables(document: Document, page: Page) -> Iterator[str]:
         ("Ways to peers", _paths(document["paths"], page)),
         ("Hole punches", _punches(document["punch"], page)),
         ("Relayed for others", _relayed(document.get("relay"), page)),
+        ("Relayed by others", _relayed_by_others(document.get("relay_client"), page)),
         ("TURN servers", turn_servers(document.get("turn", ()), page)),
         ("Help for others", _for_others(document["for_others"], page)),
         ("Where peers came from", _sources(document["sources"], page)),
@@ -259,6 +260,18 @@ def _relayed(relay: Document | None, page: Page) -> Iterator[str]:
     yield page.line(f"{serving}; {standing}")
     yield page.line(f"opened {relay['opened']:,} of {relay['asked']:,}, carried {format_bytes(relay['bytes'])}")
     for reasons in (relay["refused"], relay["ended"]):
+        if reasons:
+            yield page.line(_reasons(reasons), 4, "dim")
+
+
+def _relayed_by_others(client: Document | None, page: Page) -> Iterator[str]:
+    """What relays did for us, if anything; ``relay_client`` is missing in documents of earlier versions."""
+    if client is None or not (client["relays"] or client["asked"] or client["called"]):
+        return
+    counts = (("relay", "relays"), ("reservation", "reservations"), ("circuit", "circuits"))
+    yield page.line("; ".join(counted(client[key], noun) for noun, key in counts))
+    yield page.line(f"opened {client['opened']:,} of {client['asked']:,}, called by {client['called']:,}")
+    for reasons in (client["refused"], client["declined"]):
         if reasons:
             yield page.line(_reasons(reasons), 4, "dim")
 

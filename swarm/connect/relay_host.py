@@ -9,6 +9,7 @@ from typing import NamedTuple
 import trio
 
 from swarm.config import Config
+from swarm.connect.relay_report import RelayClientCounts
 from swarm.connect.standing import Standing
 from swarm.endpoint import Endpoint
 from swarm.ext.relay_desk import RelayDesk
@@ -37,6 +38,8 @@ class RelayHost:
         self._standing = standing
         self._datagrams = datagrams
         self._woken = trio.Event()
+        self.counts = RelayClientCounts()
+        """What came of asking other relays, and of being called through them."""
         self.desk = RelayDesk(
             config.relay_limits, rng, serves=self.serves, is_own=self._is_own, due_changed=lambda: self._woken.set()
         )

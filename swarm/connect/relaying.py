@@ -15,6 +15,7 @@ import trio
 from swarm.connect.circuit import Circuit
 from swarm.connect.dial import Link
 from swarm.connect.relay_host import RelayHost
+from swarm.connect.relay_report import RelaysStanding
 from swarm.connect.relay_trust import RelayTrust
 from swarm.endpoint import Endpoint, is_dialable
 from swarm.errors import RemoteError
@@ -134,6 +135,12 @@ class Relaying:
         others = (each.located.observed for each in self._relays if each.serves)
         return any(other.host != relay.host and not self.trust.has_failed(other, now) for other in others)
 
+    def standing(self) -> RelaysStanding:
+        """How many relays there are for us now."""
+        ours = sum(isinstance(each, Circuit) for relay in self._relays for each in relay.circuits.values())
+        reservations = sum(known.reserved for known in self._relays.values())
+        return RelaysStanding(sum(relay.serves for relay in self._relays), reservations, ours)
+
     # -- RelaySide --------------------------------------------------------------------------------------------------
 
     def relay_joined(self, by: Relay) -> None:
@@ -204,9 +211,17 @@ class Relaying:
                 yield relay
 
     async def _ask(self, relay: Relay, target: Endpoint, if_hopeless: bool) -> Circuit:
+        counts = self._host.counts
+        counts.asked += 1
         with _Asked(self._asked, relay, self._rng.randrange(MAX_NUMBER), target) as asked:
             relay.tell(Connect(asked.number, target, self._host.way_out(), if_hopeless))
-            return await asked.wait()
+            try:
+                circuit = await asked.wait()
+            except RemoteError as refusal:
+                counts.was_refused(refusal.reason)
+                raise
+            counts.opened += 1
+            return circuit
 
     def _opened(self, by: Relay, message: Opened) -> None:
         asked = self._asked.get((by, message.number))
@@ -225,8 +240,10 @@ class Relaying:
     def _incoming(self, by: Relay, message: Incoming) -> None:
         reason = self._reason_to_refuse(by, message)
         if reason is not None:
+            self._host.counts.declined[reason] += 1
             by.tell(Reset(message.circuit, reason))
             return
+        self._host.counts.called += 1
         by.tell(Accept(message.circuit))
         circuit = Circuit(by, message.circuit, message.sender)
         self._welcome(Link(circuit, "relayed", relay=by.located.observed))

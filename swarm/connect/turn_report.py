@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from swarm.endpoint import Endpoint
 
@@ -30,6 +31,12 @@ class TurnReport:
     """Without credentials."""
     opened: int
     """Allocations made so far."""
+    bytes_down: int = 0
+    bytes_up: int = 0
+    dropped: int = 0
+    """By all of them, those included that have ended; as of an allocation."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """How often there was none, or one was lost, by reason."""
     allocations: tuple[AllocationReport, ...] = ()
     error: str | None = None
     """Why it was not to be had the last time, a slug; None if it was, or nobody has asked."""

@@ -8,6 +8,7 @@ Knows of other peers' relayed addresses, too: what comes from there or goes ther
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
@@ -23,6 +24,7 @@ from swarm.errors import RemoteError, UsageError
 from swarm.events import Emit, Warned
 from swarm.net.network import Network
 from swarm.net.turn_opening import open_allocation
+from swarm.stats.fold import count_reason
 from swarm.wire.handshake import Handshake
 from swarm.wire.turn_uri import TurnServer, parse_turn_uri
 
@@ -168,19 +170,7 @@ class Turning:
 
     def statistics(self) -> tuple[TurnReport, ...]:
         now = trio.current_time()
-        return tuple(
-            TurnReport(
-                server=str(each.server),
-                opened=each.opened,
-                allocations=tuple(
-                    port.statistics() for port in self.ports if each.ports.get(port.relayed.is_ipv6) is port
-                ),
-                error=each.error,
-                detail=each.detail,
-                retry_in=max(each.retry_at - now, 0.0) if each.error is not None else None,
-            )
-            for each in self._servers
-        )
+        return tuple(each.report(self.ports, now) for each in self._servers)
 
     @property
     def is_checked(self) -> bool:
@@ -216,7 +206,7 @@ class Turning:
 
     async def _serve(self, server: _Server, ipv6: bool, opening: trio.Event) -> bool:
         """Whether this server gave one; it has ended by then."""
-        began = None
+        began = port = None
         try:
             async with open_allocation(self._network, server.server, self._rng, ipv6=ipv6) as socket:
                 began = trio.current_time()
@@ -228,6 +218,8 @@ class Turning:
                 failure = await _end_of(port)
         except RemoteError as error:
             failure = error
+        if port is not None:
+            server.ended(port)
         if failure is not None:
             worked = began is not None and trio.current_time() - began >= LASTED
             if (sentence := server.failed(failure, trio.current_time(), worked=worked)) is not None:
@@ -255,6 +247,8 @@ class _Server:
         self.error: str | None = None
         self.detail = ""
         self.retry_at = float("-inf")
+        self._failures: Counter[str] = Counter()
+        self._down = self._up = self._dropped = 0  # by allocations that have ended
         self._backoff = FIRST_BACKOFF
 
     @property
@@ -268,12 +262,36 @@ class _Server:
         self.opened += 1
         self.error, self.detail = None, ""
 
+    def ended(self, port: TurnPort) -> None:
+        """An allocation has."""
+        last = port.statistics()
+        self._down += last.bytes_down
+        self._up += last.bytes_up
+        self._dropped += last.dropped
+
+    def report(self, standing: Sequence[TurnPort], now: float) -> TurnReport:
+        """With those of the allocations that stand which are this server's."""
+        ours = [port.statistics() for port in standing if self.ports.get(port.relayed.is_ipv6) is port]
+        return TurnReport(
+            server=str(self.server),
+            opened=self.opened,
+            bytes_down=self._down + sum(each.bytes_down for each in ours),
+            bytes_up=self._up + sum(each.bytes_up for each in ours),
+            dropped=self._dropped + sum(each.dropped for each in ours),
+            failures=dict(self._failures),
+            allocations=tuple(ours),
+            error=self.error,
+            detail=self.detail,
+            retry_in=max(self.retry_at - now, 0.0) if self.error is not None else None,
+        )
+
     def failed(self, error: RemoteError, now: float, *, worked: bool) -> str | None:
         """Leave it alone for a while; a sentence for the user if that is news."""
         if worked:
             self._backoff = FIRST_BACKOFF
         news = self._backoff == FIRST_BACKOFF or error.reason != self.error
         self.error, self.detail = error.reason, error.detail
+        count_reason(self._failures, error.reason)
         self.retry_at = now + self._backoff
         self._backoff = min(2 * self._backoff, MAX_BACKOFF)
         if not news:

@@ -1,11 +1,10 @@
 """The statistics document: one dictionary for ``--stats FILE``, ``swarm stats --json`` and the daemon.
 
 Its keys are those of the shared interface ("Statistics"), which other programs rely on: add keys, rename or drop none.
-Ours beyond it: ``sockets``, ``for_others``, ``relay``, ``turn``, ``sources.resume``, ``gateway[].gateway``,
-``gateway[].client`` ("swarm" or "miniupnpc"), ``connect_seconds.sum`` and ``.octaves``
-(`swarm.stats.durations.Durations.octaves`),
-``peers[].info_hash`` and ``peers[].since`` (seconds since its last fact), and what `dht.results.NodeStatistics` has
-more.
+Ours beyond it: ``sockets``, ``for_others``, ``relay``, ``relay_client``, ``turn``, ``sources.resume``,
+``gateway[].gateway``, ``gateway[].client`` ("swarm" or "miniupnpc"), ``connect_seconds.sum`` and ``.octaves``
+(`swarm.stats.durations.Durations.octaves`), ``peers[].info_hash`` and ``peers[].since`` (seconds since its last fact),
+and what `dht.results.NodeStatistics` has more.
 Holds nothing but dictionaries, lists, strings, numbers, booleans and None, so that `json` takes it as it is.
 """
 
@@ -56,6 +55,7 @@ def build_document(stats: Stats, snapshot: Snapshot) -> dict[str, Any]:
         "punch": {role: _punch(stats.punches[role]) for role in ROLES},
         "for_others": _for_others(snapshot.for_others),
         "relay": None if snapshot.relay is None else asdict(snapshot.relay),
+        "relay_client": asdict(snapshot.relay_client),
         "turn": [_turn(each) for each in snapshot.turn],
         "dht": {f"v{family}": None if each is None else asdict(each) for family, each in _by_family(snapshot.dht)},
         "sources": {source: stats.sources[source] for source in SOURCES},

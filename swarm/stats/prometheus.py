@@ -71,6 +71,9 @@ def _metrics(document: Mapping[str, Any]) -> Iterator[Metric]:
     yield from _gateway(document["gateway"])
     yield from _paths(document["paths"])
     yield from _punch(document["punch"])
+    yield from _relay(document["relay"])
+    yield from _relay_client(document["relay_client"])
+    yield from _turn(document["turn"])
     yield from _dht(document["dht"])
     yield from _sockets(document["sockets"])
     yield from _swarm(document)
@@ -199,6 +202,70 @@ def _punch(punch: Mapping[str, Any]) -> Iterator[Metric]:
         ("connected", "Hole punches that connected, by how the two NATs map."),
     ):
         yield Metric(f"punch_pair_{key}_total", "counter", text, [Sample(labels, each[key]) for labels, each in pairs])
+
+
+def _relay(relay: Mapping[str, Any] | None) -> Iterator[Metric]:
+    """Of what we carry for others: nothing where we do not serve."""
+    if relay is None:
+        return
+    for key, name, text in (
+        ("serving", "relay_serving", "Whether we relay now: asked to, and known to be reachable."),
+        ("reservations", "relay_reservations", "Peers to whom we lead circuits."),
+        ("circuits", "relay_circuits", "Circuits that stand."),
+        ("asked", "relay_asked_total", "Circuits asked of us."),
+        ("opened", "relay_opened_total", "Circuits that came about."),
+        ("bytes", "relay_carried_bytes_total", "Data carried for others, counted once."),
+    ):
+        yield Metric(name, "counter" if name.endswith("_total") else "gauge", text, [Sample({}, relay[key])])
+    yield _by_reason("relay_refused_total", "Reservations and circuits refused, by reason.", relay["refused"])
+    yield _by_reason("relay_ended_total", "Circuits that have ended, by reason.", relay["ended"])
+
+
+def _relay_client(client: Mapping[str, Any]) -> Iterator[Metric]:
+    for key, name, text in (
+        ("relays", "relay_client_relays", "Connected peers that relay."),
+        ("reservations", "relay_client_reservations", "Relays that lead circuits to us."),
+        ("circuits", "relay_client_circuits", "Circuits with us at one end."),
+        ("asked", "relay_client_asked_total", "Circuits that we asked for."),
+        ("opened", "relay_client_opened_total", "Circuits that we asked for and that came about."),
+        ("called", "relay_client_called_total", "Circuits that led to us."),
+    ):
+        yield Metric(name, "counter" if name.endswith("_total") else "gauge", text, [Sample({}, client[key])])
+    yield _by_reason("relay_client_refused_total", "Circuits that we did not get, by reason.", client["refused"])
+    yield _by_reason("relay_client_declined_total", "Circuits to us that we did not take.", client["declined"])
+
+
+def _by_reason(name: str, text: str, counts: Mapping[str, int]) -> Metric:
+    return Metric(name, "counter", text, [Sample({"reason": reason}, count) for reason, count in counts.items()])
+
+
+def _turn(servers: list[Mapping[str, Any]]) -> Iterator[Metric]:
+    """One that is configured twice is told of once."""
+    told = {server["server"]: server for server in servers}
+    allocations = {name: server["allocations"] for name, server in told.items()}
+    standing = [Sample({"server": name}, len(each)) for name, each in allocations.items()]
+    yield Metric("turn_allocations", "gauge", "Addresses at which a TURN server receives for us.", standing)
+    connected = [
+        Sample({"server": name}, sum(each["connections"] for each in ours)) for name, ours in allocations.items()
+    ]
+    yield Metric("turn_connections", "gauge", "Connections over these.", connected)
+    for key, name, text in (
+        ("opened", "turn_allocations_total", "Allocations made."),
+        ("bytes_down", "turn_received_bytes_total", "Payload of datagrams from peers."),
+        ("bytes_up", "turn_sent_bytes_total", "Payload of datagrams to peers."),
+        ("dropped", "turn_dropped_datagrams_total", "Datagrams that came faster than they were read."),
+    ):
+        yield Metric(name, "counter", text, [Sample({"server": each}, told[each][key]) for each in told])
+    yield Metric(
+        "turn_failures_total",
+        "counter",
+        "Times that a server gave no allocation, or lost one, by reason.",
+        [
+            Sample({"server": each, "reason": reason}, count)
+            for each in told
+            for reason, count in told[each]["failures"].items()
+        ],
+    )
 
 
 def _dht(dht: Mapping[str, Any]) -> Iterator[Metric]:

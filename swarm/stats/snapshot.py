@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from dht.results import NodeStatistics
+from swarm.connect.relay_report import RelayClientReport
 from swarm.connect.report import NatReport
 from swarm.connect.turn_report import TurnReport
 from swarm.endpoint import Endpoint
@@ -141,6 +142,8 @@ class Snapshot:
     for_others: ForOthers = field(default_factory=ForOthers)
     relay: RelayDeskStatistics | None = None
     """What was carried for others; None where we do not."""
+    relay_client: RelayClientReport = field(default_factory=RelayClientReport)
+    """What others have carried for us."""
     turn: tuple[TurnReport, ...] = ()
     """The TURN servers that we may use."""
     peers: tuple[LivePeer, ...] = ()

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from swarm.config import RelayLimits
 from swarm.connect.dial import Link
 from swarm.connect.relay_host import RelayHost
+from swarm.connect.relay_report import RelayClientCounts
 from swarm.connect.relaying import ANSWER_WITHIN, RESERVE_AGAIN, Relaying
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
@@ -31,6 +32,7 @@ class Host:
     def __init__(self) -> None:
         self.word: WayOut = "other"
         self.reachable = False
+        self.counts = RelayClientCounts()
         self.desk = RelayDesk(RelayLimits(), random.Random(1), serves=lambda: False)
 
     def is_reachable(self) -> bool:
@@ -132,7 +134,8 @@ async def test_a_relay_that_does_not_know_the_target_is_asked_once_for_each_try(
                 await here.relaying.reach(NOWHERE, lambda endpoint: False)
             assert refusal.value.reason == "not-connected"
             assert trio.current_time() - started < ANSWER_WITHIN / 10
-            assert world.desk.statistics().asked == tries
+            assert world.desk.statistics().asked == here.host.counts.asked == tries
+        assert here.host.counts.refused == {"not-connected": 3}
         nursery.cancel_scope.cancel()
 
 
