@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import Any
 
 from swarm.cli.output import say
@@ -21,19 +22,28 @@ def run(options: Namespace) -> int:
     if options.json:
         say(json.dumps({"torrents": torrents}, indent=2, ensure_ascii=False))
         return 0
-    rows = [("ID", "DONE", "SIZE", "DOWN", "UP", "PEERS", "STATUS", "NAME"), *(_row(each) for each in torrents)]
-    if len(rows) == 1:
+    if not torrents:
         say("the daemon has no torrent; 'swarm add' gives it one")
         return 0
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [cell.rjust(width) for cell, width in zip(row[:6], widths, strict=False)]
-        say("  ".join([*cells, row[6].ljust(widths[6]), row[7]]).rstrip())
+    for line in table(torrents):
+        say(line)
     return 0
 
 
+def table(torrents: Sequence[dict[str, Any]]) -> list[str]:
+    """A line for each, under a head; what is wrong with one stands below it."""
+    rows = [("ID", "DONE", "SIZE", "DOWN", "UP", "PEERS", "STATUS", "NAME"), *(_row(each) for each in torrents)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row, error in zip(rows, ["", *(str(each["errorString"]) for each in torrents)], strict=True):
+        cells = [cell.rjust(width) for cell, width in zip(row[:6], widths, strict=False)]
+        lines.append("  ".join([*cells, row[6].ljust(widths[6]), row[7]]).rstrip())
+        if error:
+            lines.append(f"{' ' * widths[0]}  {printable(error)}")
+    return lines
+
+
 def _row(torrent: dict[str, Any]) -> tuple[str, ...]:
-    error = str(torrent["errorString"])
     return (
         str(torrent["id"]),
         f"{int(torrent['percentDone'] * 1000) / 10:g}%",
@@ -42,5 +52,5 @@ def _row(torrent: dict[str, Any]) -> tuple[str, ...]:
         format_rate(torrent["rateUpload"]) if torrent["rateUpload"] else "-",
         str(torrent["peersConnected"]),
         STATUS[torrent["status"]],
-        printable(str(torrent["name"])) + (f"  ({printable(error)})" if error else ""),
+        printable(str(torrent["name"])),
     )
