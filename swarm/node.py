@@ -86,6 +86,8 @@ class Node:
         self.ports: OpenPorts | None = None
         """The same with its sockets; None while offline."""
         self.torrents: dict[bytes, Torrent] = {}
+        self.awake: dict[bytes, Torrent] = {}
+        """Those of them with something to do; the others cost nothing."""
         self.opened_at = trio.current_time()
         self.max_connections = config.max_connections
         """Connections of all torrents together; may be changed."""
@@ -168,6 +170,7 @@ class Node:
             relay=self.relay,
             turning=self.turning,
             welcome=self._acceptor.take,
+            wake=self._wake,
             wall_clock=time.time,
             resume_directory=config.state_directory / "resume" if config.state_directory is not None else None,
         )
@@ -215,7 +218,7 @@ class Node:
             download_rate=download_rate,
             upload_rate=upload_rate,
         )
-        self.torrents[source.info_hash] = torrent
+        self.torrents[source.info_hash] = self.awake[source.info_hash] = torrent
         self._introduce_us(torrent)
         self._obfuscated[hash_of_torrent(source.info_hash)] = source.info_hash
         self._work.start_soon(self._open, torrent)
@@ -231,6 +234,7 @@ class Node:
                 await torrent.stop()
         finally:
             del self.torrents[torrent.info_hash]
+            self.awake.pop(torrent.info_hash, None)
             del self._obfuscated[hash_of_torrent(torrent.info_hash)]
 
     def set_rates(self, download: int, upload: int) -> None:
@@ -332,12 +336,17 @@ class Node:
         except StorageError as error:
             self.emit(Warned(str(error), torrent.info_hash))
 
+    def _wake(self, info_hash: bytes) -> None:
+        if (torrent := self.torrents.get(info_hash)) is not None:
+            self.awake[info_hash] = torrent
+
     async def _tick(self) -> None:
         while True:
             await trio.sleep(TICK)
             now = trio.current_time()
-            for torrent in tuple(self.torrents.values()):
-                torrent.tick(now)
+            for torrent in tuple(self.awake.values()):
+                if not torrent.tick(now):
+                    del self.awake[torrent.info_hash]
 
     async def _be_online(self, ports: OpenPorts) -> None:
         """Dial, accept and announce; returns when the bind is gone."""

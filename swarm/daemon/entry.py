@@ -136,6 +136,8 @@ class Entry:
         """Neither stopped nor waiting for a place in a queue."""
         self.stirred_at = 0.0
         """Trio time of its start, or of the last byte that moved."""
+        self.looked_at = 0.0
+        """Trio time of the last look at what it has moved."""
         self.seen = (0, 0)
         """Bytes up and down of this run at the last look."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence, Set
 
 import trio
 
@@ -18,6 +18,9 @@ from swarm.errors import DiskFullError, StorageError
 from swarm.events import Warned
 
 TICK = 1.0
+LOOK_AT_ALL = 5.0
+"""Seconds between looks at torrents that nothing happens to: their time of seeding may be over."""
+
 SAVE_COUNTERS = 60.0
 """Seconds between saves of what was counted: what a crash may lose."""
 
@@ -31,7 +34,8 @@ class Rounds:
         self._roster = roster
         self._tally = tally
         self._room = Room(archive.free_space)
-        self._counted_at = 0.0
+        self._awake: Set[bytes] = set()
+        self._counted_at = self._looked_at = 0.0
         self._scheduled: bool | None = None
 
     async def run(self) -> None:
@@ -40,8 +44,8 @@ class Rounds:
             await trio.sleep(TICK)
             now = trio.current_time()
             self._follow_schedule()
-            self._tally.look()
-            for entry in tuple(self._roster.entries.values()):
+            for entry in self._due(now):
+                self._tally.look_at(entry)
                 await self._judge(entry, now)
             for entry in await self._room.found(now):
                 entry.problem = None
@@ -51,6 +55,14 @@ class Rounds:
             if now >= self._counted_at + SAVE_COUNTERS:
                 self._counted_at = now
                 await self.save_counters()
+
+    def _due(self, now: float) -> Sequence[Entry]:
+        """Those with something to do, now or a second ago; every so often all."""
+        awake, self._awake = self._awake | self._runs.node.awake.keys(), set(self._runs.node.awake)
+        if now < self._looked_at + LOOK_AT_ALL:
+            return [entry for info_hash in awake if (entry := self._roster.find(info_hash)) is not None]
+        self._looked_at = now
+        return tuple(self._roster.entries.values())
 
     async def finish(self) -> None:
         """The last round: keep what has changed since the one before, and what was counted."""

@@ -42,7 +42,7 @@ class Tally:
         """Torrents that this run was given."""
         self._roster = roster
         self._kept = kept
-        self._opened_at = self._looked_at = trio.current_time()
+        self._opened_at = trio.current_time()
         self._uploaded = self._downloaded = 0
 
     def totals(self) -> Totals:
@@ -60,31 +60,32 @@ class Tally:
         return Totals(current, together)
 
     def look(self) -> None:
-        """Count what has moved since the last look."""
-        now = trio.current_time()
-        elapsed, self._looked_at = now - self._looked_at, now
+        """Count what has moved since the last look at each."""
         for entry in self._roster.entries.values():
-            if entry.torrent is not None:
-                self._look_at(entry, now, elapsed)
+            self.look_at(entry)
 
     def started(self, entry: Entry) -> None:
         """Its torrent begins, from 0."""
         entry.seen = (0, 0)
-        entry.stirred_at = trio.current_time()
+        entry.stirred_at = entry.looked_at = trio.current_time()
         entry.times.started_at = time.time()
 
     def ended(self, entry: Entry) -> None:
         """Its torrent has ended, and is about to be let go of: add what it counted to what is kept of it."""
         torrent = entry.torrent
         assert torrent is not None
-        self._look_at(entry, trio.current_time(), 0.0)
+        self.look_at(entry)
         entry.kept.uploaded += torrent.uploaded
         entry.kept.downloaded += torrent.downloaded
         entry.kept.corrupt += torrent.statistics().corrupt
 
-    def _look_at(self, entry: Entry, now: float, elapsed: float) -> None:
+    def look_at(self, entry: Entry) -> None:
+        """The same of one."""
         torrent = entry.torrent
-        assert torrent is not None
+        if torrent is None:
+            return
+        now = trio.current_time()
+        elapsed, entry.looked_at = now - entry.looked_at, now
         moved, before = (torrent.uploaded, torrent.downloaded), entry.seen
         if moved != before:
             self._uploaded += moved[0] - before[0]

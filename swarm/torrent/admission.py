@@ -390,6 +390,7 @@ class Admission:
             self.peers.connected(known, identity.path, obfuscated=identity.encryption != "plaintext")
             self._acquaintances.met(peer, known)
         self._connections.joined(peer)
+        self._lent.wake(self._info_hash)
         self._lent.emit(
             PeerConnected(self._info_hash, identity.endpoint, identity.path, identity.direction, peer.client, seconds)
         )

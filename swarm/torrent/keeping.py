@@ -102,6 +102,11 @@ class Keeping:
         if self._completed_at is None:
             self._completed_at = self.wall_clock()
 
+    @property
+    def unsaved(self) -> bool:
+        """Whether a save will be due."""
+        return self.directory is not None and self._dirty
+
     def due(self, now: float) -> bool:
         """Whether it is time for a save; then the next is due SAVE_INTERVAL later."""
         if self.directory is None or not self._dirty or now < self._next_save:

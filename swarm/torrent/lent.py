@@ -63,6 +63,8 @@ class Lent:
     """Allocations on TURN servers."""
     welcome: Callable[[Link], None]
     """Shake hands with an inbound stream that no listener brought: `swarm.connect.acceptor.Acceptor.take`."""
+    wake: Callable[[bytes], None]
+    """Have the torrent of this info-hash looked at every second again, until it says that nothing is to be done."""
     wall_clock: Callable[[], float]
     """Seconds since the epoch, by the clock that stamps files."""
     resume_directory: Path | None

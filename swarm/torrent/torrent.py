@@ -246,6 +246,7 @@ class Torrent:
             content.selection = Selection(content.metainfo, files, high=high, low=low)
         self._select, self._high, self._low = select, high, low
         if content is not None and self._exchange is not None and self.state in ("downloading", "seeding"):
+            self._lent.wake(self.info_hash)
             self._exchange.choose(content.selection)
             self._lent.work.start_soon(self._prepare, content)
             self._wanted_changed(self._exchange, content)
@@ -288,10 +289,10 @@ class Torrent:
         """Ask every source again, as soon as it allows."""
         self._sources.ask_again()
 
-    def tick(self, now: float) -> None:
-        """Once a second, by the node."""
+    def tick(self, now: float) -> bool:
+        """Once a second, by the node.  False: there is nothing to do until `Lent.wake` is called."""
         if not self.running:
-            return
+            return self.state != "stopped"
         if self._connections:
             self._connections.tick(now, self._config.idle_timeout, self._lent.standing.nat_tests.keep_alive)
             self.ways.tick(now)
@@ -302,6 +303,8 @@ class Torrent:
         if self.state != "seeding" and len(self._connections) < FEW_PEERS and now >= self._asked_at + ASK_AGAIN:
             self._asked_at = now
             self._sources.want_more()
+        unsaved = self._content is not None and self._content.keeping.unsaved
+        return self.state != "seeding" or bool(self._connections) or unsaved
 
     @property
     def running(self) -> bool:
