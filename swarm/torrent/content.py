@@ -59,6 +59,7 @@ class Content:
             for index in await self.disk.check(doubtful, looked):
                 have.add(index)
             self.disk.release()  # whoever is served opens what it needs
+            self.keeping.checked()
         whole = not self.selection.pieces.as_int() & ~have.as_int()
         if not (whole and self.keeping.vouched):  # else nothing will be written, and all is kept as it is
             await self.disk.prepare(self.selection.files)

@@ -96,6 +96,10 @@ class Keeping:
         """There is something to save."""
         self._dirty = True
 
+    def checked(self) -> None:
+        """Pieces were hashed: what came of it is to be saved, or they will be after the next crash, too."""
+        self._dirty = True
+
     def completed(self) -> None:
         """Everything wanted is there."""
         self._dirty = True

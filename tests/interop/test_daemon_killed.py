@@ -83,11 +83,11 @@ class Killed:
                 self.verified[name] = row["haveValid"]
         return told
 
-    async def wait(self, names: Sequence[str], status: int) -> None:
+    async def wait(self, names: Sequence[str], *statuses: int) -> None:
         with trio.fail_after(30):
             while True:
                 told = await self.look()
-                if all(told[name]["status"] == status for name in names):
+                if all(told[name]["status"] in statuses for name in names):
                     return
                 await trio.sleep(0.05)
 
@@ -112,7 +112,8 @@ async def test_kills_at_random_moments_under_load_lose_nothing(tmp_path: Path) -
                 if not number:
                     for path in torrents.values():
                         await killed.ask("torrent-add", filename=str(path))
-                await trio.sleep(dice.uniform(0.05, 0.8))
+                await killed.wait(names, 4, 6)  # at once: nothing can have come in the place of what was lost
+                await trio.sleep(dice.uniform(0.0, 0.7))
                 await killed.look()
                 await trio.to_thread.run_sync(killed.daemon.kill)
         at_kill = dict(killed.verified)
@@ -126,7 +127,7 @@ async def test_kills_at_random_moments_under_load_lose_nothing(tmp_path: Path) -
         assert (downloads / name).read_bytes() == (tmp_path / "seed" / name).read_bytes()
     assert told["whole"]["haveValid"] == SIZE  # so nobody has hashed it
     assert told["part"]["haveValid"] == BAIT_HAS * PIECE
-    assert sent < 1.6 * FETCHED * SIZE
+    assert sent < 1.25 * FETCHED * SIZE
     assert "Traceback" not in killed.daemon.log()
 
 
