@@ -374,9 +374,9 @@ class PeerConnection:
         pipeline = self.downloader.pipeline
         asks_later = pipeline.limit(min((bucket.rate for bucket in limits), default=math.inf) / BLOCK)
         count = self.freight.subject_to_limits(count)
-        wait = take_all(limits, count, now) if count else 0.0
+        wait = take_all(limits, count, now)
         pipeline.resume_at = now + wait if asks_later else now
-        return 0.0 if asks_later else wait
+        return 0.0 if asks_later or not count else wait  # what is carried for others waits for no debt of ours
 
     def _arrived_untrusted(self, count: int, messages: list[Message]) -> float:
         """Act on what a read brought; when it did."""

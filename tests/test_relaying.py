@@ -24,6 +24,7 @@ SLOW = 1000
 """Bytes a second of the relays' own, who so have nothing to give."""
 
 SIZE = 4 << 20
+BLOCK = 16 << 10
 
 
 @dataclass
@@ -93,6 +94,8 @@ async def test_two_that_cannot_meet_are_relayed(
         assert first <= 5
         assert paths(torrent, swarm.middles) <= {"relayed"}
         assert {peer.identity.encryption for peer in torrent.connections if peer.identity.path == "relayed"} <= {"rc4"}
+        (own,) = swarm.relays[0].node.torrents.values()
+        assert own.statistics().downloaded <= SLOW * trio.current_time() + 4 * BLOCK, "its own limit holds meanwhile"
         statistics = swarm.relays[0].node.relay.desk.statistics()
         assert statistics.opened == 1 and statistics.bytes >= SIZE // 2
         assert swarm.relays[0].node.document()["paths"]["relayed"]["out"]["succeeded"] == 0
