@@ -46,6 +46,8 @@ RATIO_NONE = -1.0
 LONGEST_ETA = 1 << 31
 
 NO_ERROR, TRACKER_ERROR, LOCAL_ERROR = 0, 2, 3
+REFUSED = "tracker-refused"
+"""How a tracker's own "no" begins (`swarm.discover.tracker_client`)."""
 
 
 class TorrentView:
@@ -239,14 +241,18 @@ class TorrentView:
 
     @cached_property
     def trouble(self) -> tuple[int, str]:
-        """Transmission's number for the kind of an error, and its text."""
+        """Transmission's number for the kind of an error, and its text.
+
+        A tracker that does not answer is no error of the torrent, as with Transmission; it stands in ``trackerStats``.
+        Sonarr and Radarr import nothing of a torrent that has one, however complete it is.
+        """
         if self.entry.error is not None:
             return LOCAL_ERROR, self.entry.error
         statuses = self.torrent.tracker_statuses() if self.torrent is not None else ()
-        failed = [status for status in statuses if status.state in ("failing", "disabled") and status.last_error]
-        if failed and len(failed) == len(statuses):
+        refused = [status for status in statuses if status.last_error.startswith(REFUSED)]
+        if refused and len(refused) == len(statuses):
             # By its host alone: the path of many an announce URL is as good as a password, and clients log this.
-            return TRACKER_ERROR, f"{tracker_host(failed[0].url)}: {failed[0].last_error}"
+            return TRACKER_ERROR, f"{tracker_host(refused[0].url)}: {refused[0].last_error}"
         return NO_ERROR, ""
 
     def metadata_done(self) -> float:

@@ -6,15 +6,12 @@ import json
 import os
 import stat
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import trio
 
 from swarm.cli.remote import password_of
 from swarm.cli.settle import settle
-from swarm.daemon.rpc_fields import TorrentView
 from swarm.daemon.rpc_torrents import MAX_IDS
 from swarm.daemon.state import StateDirectory
 from swarm.errors import UsageError
@@ -59,15 +56,6 @@ def test_what_is_kept_is_nobody_elses_business(tmp_path: Path) -> None:
         state.save_counters({sample(0).info_hash: {}})
         for each in (directory, directory.parent, directory / "torrents"):
             assert stat.S_IMODE(each.stat().st_mode) == 0o700, each
-
-
-async def test_an_error_names_a_trackers_host_and_not_what_it_knows_us_by(with_torrents: Remote) -> None:
-    """Sonarr and others write it into their logs."""
-    url = "https://name:word@t.example/0123456789abcdef/announce?passkey=SECRET"
-    view: Any = TorrentView(with_torrents.session.entries[1], with_torrents.session, 0.0, 0.0)  # type: ignore[arg-type]
-    status = SimpleNamespace(state="failing", last_error="tracker-refused: unregistered torrent", url=url)
-    view.torrent = SimpleNamespace(tracker_statuses=lambda: [status])
-    assert view.trouble == (2, "t.example:443: tracker-refused: unregistered torrent")
 
 
 def test_a_user_that_cannot_be_sent_is_refused(tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from swarm.bitfield import Bitfield
+from swarm.daemon.rpc_fields import TorrentView
 from tests.daemon.client_calls import CALLS, SESSIONS, STATISTICS, TORRENTS, Shape, call, fits, version_in
 from tests.daemon.plain_session import sample
 from tests.daemon.test_rpc import Remote
@@ -83,6 +85,31 @@ async def test_torrent_files_are_where_clients_look_for_them(with_torrents: Remo
     told = (await with_torrents.ask("torrent-get", fields=["torrentFile"]))["torrents"]
     assert told[0]["torrentFile"] == str(directory / "torrents" / f"{sample(0).info_hash.hex()}.torrent")
     assert told[3]["torrentFile"] == str(directory / "torrents" / f"{'ab' * 20}.magnet")
+
+
+def trouble(remote: Remote, *trackers: tuple[str, str]) -> tuple[int, str]:
+    """What is told of a torrent whose trackers, by their URLs, have failed so."""
+    view: Any = TorrentView(remote.session.entries[1], remote.session, 0.0, 0.0)  # type: ignore[arg-type]
+    statuses = [SimpleNamespace(state="failing", last_error=error, url=url) for url, error in trackers]
+    view.torrent = SimpleNamespace(tracker_statuses=lambda: statuses)
+    told: tuple[int, str] = view.trouble
+    return told
+
+
+async def test_an_error_names_a_trackers_host_and_not_what_it_knows_us_by(with_torrents: Remote) -> None:
+    """Sonarr and others write it into their logs."""
+    url = "https://name:word@t.example/0123456789abcdef/announce?passkey=SECRET"
+    told = trouble(with_torrents, (url, "tracker-refused: unregistered torrent"))
+    assert told == (2, "t.example:443: tracker-refused: unregistered torrent")
+
+
+async def test_a_tracker_that_does_not_answer_is_no_error_of_the_torrent(with_torrents: Remote) -> None:
+    """With one, Sonarr would import nothing of it."""
+    here, there = "http://a.example/announce", "udp://b.example:6969"
+    assert trouble(with_torrents, (here, "refused: Connection refused"), (there, "timed-out: no answer")) == (0, "")
+    assert trouble(with_torrents, (here, "tracker-refused: no"), (there, "timed-out: no answer")) == (0, "")
+    assert trouble(with_torrents, (here, "tracker-refused: no"), (there, "tracker-refused: never"))[0] == 2
+    assert trouble(with_torrents) == (0, "")
 
 
 def test_the_check_of_shapes_finds_what_does_not_fit() -> None:
