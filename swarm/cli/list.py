@@ -18,7 +18,7 @@ STATUS = ("stopped", "waits to be checked", "checking", "waits", "downloading", 
 
 
 def run(options: Namespace) -> int:
-    torrents = chosen(remote_of(options), (), FIELDS)
+    torrents = chosen(remote_of(options), (), FIELDS if options.json else (*FIELDS, "trackerStats"))
     if options.json:
         say(json.dumps({"torrents": torrents}, indent=2, ensure_ascii=False))
         return 0
@@ -35,12 +35,22 @@ def table(torrents: Sequence[dict[str, Any]]) -> list[str]:
     rows = [("ID", "DONE", "SIZE", "DOWN", "UP", "PEERS", "STATUS", "NAME"), *(_row(each) for each in torrents)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
-    for row, error in zip(rows, ["", *(str(each["errorString"]) for each in torrents)], strict=True):
+    for row, error in zip(rows, ["", *map(_trouble, torrents)], strict=True):
         cells = [cell.rjust(width) for cell, width in zip(row[:6], widths, strict=False)]
         lines.append("  ".join([*cells, row[6].ljust(widths[6]), row[7]]).rstrip())
         if error:
             lines.append(f"{' ' * widths[0]}  {printable(error)}")
     return lines
+
+
+def _trouble(torrent: dict[str, Any]) -> str:
+    """Its error, or what a tracker of it came to where none has answered."""
+    if error := str(torrent["errorString"]):
+        return error
+    trackers = torrent["trackerStats"]
+    if any(each["lastAnnounceSucceeded"] for each in trackers):
+        return ""
+    return next((f"{each['host']}: {each['lastAnnounceResult']}" for each in trackers if each["hasAnnounced"]), "")
 
 
 def _row(torrent: dict[str, Any]) -> tuple[str, ...]:
