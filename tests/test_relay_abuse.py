@@ -110,3 +110,17 @@ async def test_what_a_relay_carries_is_not_held_to_the_limits_of_its_own_transfe
         await node.wait_for(PeerConnected, path="relayed")
         with trio.fail_after(20):
             await torrent.wait_complete()
+
+
+@pytest.mark.parametrize(("seed", "leech"), [("cone", "symseq"), ("symrand", "cone")])
+async def test_a_relay_carries_nothing_between_two_that_can_meet(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: str, leech: str
+) -> None:
+    """It says no where the NATs of the two are such that they will; they ask again only after seconds in vain."""
+    monkeypatch.setattr("tests.test_relaying.SIZE", 1 << 20)
+    async with swarm_of(tmp_path, seed) as swarm, swarm.leech(leech) as (_, torrent):
+        with trio.fail_after(30):
+            await torrent.wait_complete()
+        statistics = swarm.relays[0].node.relay.desk.statistics()
+        assert not statistics.opened
+        assert set(statistics.refused) <= {"not-hopeless", "not-reserved"}
