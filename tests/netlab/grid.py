@@ -192,20 +192,20 @@ class Pair:
 
     def start_others(self) -> None:
         """Start all but the leech; `Unready` if they do not find each other."""
-        self._start_tracker()
+        self.start_tracker()
         if self.coturn is not None:
             self.coturn.start()
         if self._provers is not None:
             self._provers.start(self._torrent)
-        self._start("rendezvous", self.rendezvous, self.world.rendezvous)
-        self._wait_announced("rendezvous")
+        self.start("rendezvous", self.rendezvous, self.world.rendezvous)
+        self.wait_announced("rendezvous")
         if self._provers is not None:
             proved = _within(READY_LIMIT, self._is_relaying)
             self._provers.end()
             if not proved:
                 raise Unready("the rendezvous does not know that it is reachable")
-        self._start("seed", self.seed, self.world.seed)
-        self._wait_announced("seed")
+        self.start("seed", self.seed, self.world.seed)
+        self.wait_announced("seed")
         seed = self.nodes["seed"].process
         _within(READY_LIMIT, lambda: self.way("seed", self.rendezvous) is not None or seed.poll() is not None)
         if self.way("seed", self.rendezvous) is None:
@@ -221,7 +221,7 @@ class Pair:
         return mapped
 
     def start_leech(self) -> Teller:
-        return self._start("leech", self.leech, self.world.leech)
+        return self.start("leech", self.leech, self.world.leech)
 
     def is_complete(self) -> bool:
         """Whether the leech has what the seed has."""
@@ -276,23 +276,26 @@ class Pair:
         relay: dict[str, Any] = said["relay"]
         return relay
 
-    def _start_tracker(self) -> None:
+    def start_tracker(self) -> None:
+        """Without one nobody finds anybody; `start_others` does it, too."""
         arguments = (self.tracker.address, str(TRACKER_PORT))
         process = self.tracker.python("-c", TRACKER, *arguments, log=self._directory / "tracker.log")
         assert process.stdout is not None
         if process.stdout.readline() != "ready\n":
             raise Unready("the tracker has not started")
 
-    def _start(self, name: str, machine: Machine, client: str) -> Teller:
+    def start(self, name: str, machine: Machine, client: str, *options: str) -> Teller:
+        """One node; whoever is called "seed" has everything, all others nothing."""
         directory = self._directory / name
         directory.mkdir(exist_ok=True)
-        command = COMMANDS[client](name, machine, self._torrent, directory, self._rates[name])
+        command = COMMANDS[client](name, machine, self._torrent, directory, self._rates.get(name, 0))
         started = time.monotonic()
-        process = machine.start(*command, log=self._directory / f"{name}.log")
+        process = machine.start(*command, *options, log=self._directory / f"{name}.log")
         self.nodes[name] = Teller(process, started, self._directory / f"{name}.jsonl")
         return self.nodes[name]
 
-    def _wait_announced(self, name: str) -> None:
+    def wait_announced(self, name: str) -> None:
+        """Until a node has told the tracker of itself; `Unready` if it does not."""
         if self.nodes[name].wait_for("tracker", READY_LIMIT) is None:
             raise Unready(f"the {name} has not announced itself; {self._last_words(name)}")
 

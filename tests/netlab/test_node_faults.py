@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import pytest
 
 from tests.needs import need_program
-from tests.netlab.faults import change_external_address, reboot_router, unplug
+from tests.netlab.faults import change_external_address, reboot_router, shorten_udp_mappings, unplug
 from tests.netlab.grid import PORT, SIZE, Pair, World
 from tests.netlab.lab import Lab
+from tests.netlab.test_nat_discovery import start_coturn
 from tests.netlab.told import Line
 
 pytestmark = pytest.mark.netlab
@@ -39,6 +40,13 @@ NOTICED = 25.0
 
 FOUND_OUT = 20.0
 """Seconds in which one who is gone is missed; 15.5 at most by µTP, 10 by TCP, and what leads up to that."""
+
+MAPPING_LIFE = 10
+"""Seconds that a NAT remembers a silent UDP flow."""
+
+IDLE_FOR = 40.0
+AT_ONCE = 7.0
+"""Seconds from the third's start, which takes two, until all is there: sooner than any keep-alive that is too late."""
 
 BROKEN = ("reset", "idle", "not-reading")
 """Reasons of connections that end by themselves."""
@@ -87,6 +95,7 @@ GONE: dict[str, tuple[str, Fault]] = {
 PATHS = {"utp": {"utp-punched"}, "tcp": {"tcp-punched", "tcp"}}
 """By transport.  The seed's SYN may meet the leech's first dial before that knows of the rendezvous: "tcp" then."""
 
+IDLE = ("utp", "idle")
 SCENES = [(transport, name) for transport in PATHS for name in (*SURVIVED, *GONE)]
 SCENES = [scene for scene in SCENES if scene[0] == "utp" or not scene[1].endswith("killed")]  # the kernel says goodbye
 
@@ -96,7 +105,8 @@ def outcomes() -> Iterator[dict[tuple[str, str], Future[str | None]]]:
     """All of them, under way: what went wrong, or None."""
     need_program("ss")
     with ThreadPoolExecutor(6) as pool:
-        yield {scene: pool.submit(run, *scene) for scene in SCENES}
+        idle = {IDLE: pool.submit(run_idle)}  # which takes longest
+        yield idle | {scene: pool.submit(run, *scene) for scene in SCENES}
         pool.shutdown(cancel_futures=True)
 
 
@@ -160,3 +170,44 @@ def _judge_loss(lab: Lab, pair: Pair, who: str, fault: Fault) -> str | None:
 @pytest.mark.parametrize("transport,name", SCENES)
 def test_in_mid_download(outcomes: dict[tuple[str, str], Future[str | None]], transport: str, name: str) -> None:
     assert outcomes[transport, name].result() is None
+
+
+# -- nothing to say ---------------------------------------------------------------------------------------------------
+
+
+def run_idle() -> str | None:
+    """Two that have nothing for each other, behind NATs that forget after ten seconds; then a third comes.
+
+    The third gets to one of them only.  What the other then has came over the link that had been idle.
+    """
+    with Lab(ipv6=False) as lab:
+        pair = Pair(lab, "cone", "cone", World("utp", "utp", "ours"))
+        for machine in (pair.seed, pair.leech):
+            shorten_udp_mappings(machine, MAPPING_LIFE)
+        ask_there = "--stun", str(start_coturn(lab))
+        pair.start_tracker()
+        pair.start("rendezvous", pair.rendezvous, "ours")
+        pair.wait_announced("rendezvous")
+        pair.start("one", pair.seed, "utp", "--seed", *ask_there)
+        pair.wait_announced("one")
+        two = pair.start("two", pair.leech, "utp", *ask_there)
+        to_one = {"endpoint": f"{pair.seed.external}:{PORT}", "path": "utp-punched"}
+        if two.wait_for("peer", LIMIT, state="connected", **to_one) is None:
+            return f"never met: {two.lines('stalled')}"
+        time.sleep(IDLE_FOR)
+        third = lab.public("third")
+        assert pair.leech.router is not None
+        pair.leech.router.run("nft", "insert", "rule", "inet", "lab", "forward", "ip", "daddr", third.address, "drop")
+        came = two.age
+        pair.start("seed", third, "utp")
+        done = two.wait_for("done", came + LIMIT)
+        lost = [line for line in two.lines("peer", state="lost", **to_one) if line["reason"] in BROKEN]
+        if done is None or lost:
+            return f"complete: {done}; {two.lines('peer')}"
+        return None if done - came < AT_ONCE else f"it took {done - came} s: the mappings were gone"
+
+
+def test_a_punched_link_that_is_idle_outlives_mappings_of_ten_seconds(
+    outcomes: dict[tuple[str, str], Future[str | None]],
+) -> None:
+    assert outcomes[IDLE].result() is None

@@ -29,6 +29,11 @@ class Teller:
         self._silent = False
         threading.Thread(target=self._read, daemon=True).start()
 
+    @property
+    def age(self) -> float:
+        """Seconds since the start of the process."""
+        return time.monotonic() - self._started
+
     def lines(self, event: str, **fields: object) -> list[Line]:
         """Those told so far of this event, and with these values, in order."""
         with self._more:
