@@ -267,6 +267,11 @@ class Pair:
         carried: int = self._relay_statistics()["bytes"]
         return carried
 
+    def circuits(self) -> int:
+        """How many stand at such a rendezvous."""
+        standing: int = self._relay_statistics()["circuits"]
+        return standing
+
     def _is_relaying(self) -> bool:
         serving: bool = self._relay_statistics()["serving"]
         return serving

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from tests.netlab.grid import SIZE, Outcome, Pair, Way, World, measure
+from tests.netlab.grid import PORT, SIZE, Outcome, Pair, Way, World, measure
 from tests.netlab.lab import Lab
 
 pytestmark = pytest.mark.netlab
@@ -24,6 +24,12 @@ AT_ONCE = 3
 
 FIRST_PIECE, COMPLETE = 5.0, 20.0
 """Seconds from the start of the leech's process; the first is what is promised, of pieces of 512 KiB at 1 MiB/s."""
+
+SLOW = 300_000
+"""Bytes a second, so that most is left to do when the way opens."""
+
+TAKEN_OVER = 30.0
+"""Seconds for all of it at that rate, and for SYNs to be repeated: Linux does after 1, 3 and 7 seconds."""
 
 RELAYED = {Way("relayed", "out"), Way("relayed", "in")}
 
@@ -59,6 +65,24 @@ def test_a_pair_that_meets_is_not_relayed(outcomes: dict[tuple[str, str], Future
 def lab() -> Iterator[Lab]:
     with Lab(ipv6=False) as made:
         yield made
+
+
+def test_a_port_that_is_opened_by_hand_ends_the_relaying_and_no_block_comes_twice(lab: Lab) -> None:
+    cell = Pair(lab, "symrand", "symrand", WORLD, rate=SLOW)
+    cell.start_others()
+    cell.settle()
+    leech = cell.start_leech()
+    assert leech.wait_for("piece", COMPLETE) is not None, cell.why()
+    assert cell.way_to_seed() in RELAYED
+    assert cell.seed.router is not None
+    rule = f'iifname "wan" tcp dport {PORT} dnat ip to {cell.seed.address}'
+    cell.seed.router.run("nft", "-f", "-", stdin=f"add rule inet lab before {rule}")
+    assert leech.wait_for("done", TAKEN_OVER) is not None, cell.why()
+    (done,) = leech.lines("done")
+    assert cell.way_to_seed() == Way("tcp", "out")
+    assert done["downloaded"] == SIZE
+    assert cell.relayed_bytes() < SIZE
+    assert not cell.circuits()
 
 
 def test_the_relay_tells_what_it_has_carried(lab: Lab) -> None:
