@@ -1,16 +1,19 @@
-"""A running daemon with a password: who guesses is slowed down, who shares the machine learns nothing."""
+"""A running daemon with a password: who guesses is slowed down, who shares the machine learns nothing, who floods it
+keeps nobody out."""
 
 from __future__ import annotations
 
 import base64
 import http.client
+import re
+import resource
 import socket
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +29,8 @@ USER, PASSWORD = "somebody", "correct horse"
 NOBODY = 65534
 LIMIT = 20.0
 
+CONNECTIONS = 10_000
+
 CONNECT = "import os, socket, sys; os.setuid(int(sys.argv[2])); socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
 
 
@@ -38,6 +43,16 @@ class Guarded:
     @property
     def log(self) -> str:
         return (self.directory / "state" / "log").read_text()
+
+    @property
+    def resident(self) -> int:
+        """Bytes."""
+        (kilobytes,) = re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
+        return int(kilobytes) << 10
+
+    @property
+    def descriptors(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
     def status(self, password: str | None, **headers: str) -> http.client.HTTPResponse:
         """The answer to somebody who asks from 127.0.0.1."""
@@ -126,3 +141,32 @@ def test_another_user_of_the_machine_is_kept_out(tmp_path: Path) -> None:
         private = [path for path in (tmp_path / "state").rglob("daemon") if path.is_dir()]
         assert [stat.S_IMODE(path.stat().st_mode) for path in private] == [0o700]
         assert daemon.process.poll() is None
+
+
+@contextmanager
+def files_allowed(count: int) -> Iterator[int]:
+    """This process may have so many open, or as many as the system grants."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+    try:
+        yield max(soft, allowed)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_flood_of_connections_keeps_nobody_out_and_costs_little(tmp_path: Path) -> None:
+    with guarded(tmp_path) as daemon, files_allowed(CONNECTIONS + 200) as allowed, ExitStack() as opened:
+        session = daemon.status(PASSWORD).headers[SESSION_HEADER]
+        assert session
+        before = daemon.resident
+        for _ in range(min(CONNECTIONS, allowed - 200)):
+            each = opened.enter_context(socket.socket())
+            each.setblocking(False)
+            each.connect_ex(("127.0.0.1", daemon.port))
+        begun = time.monotonic()
+        for _ in range(5):
+            assert daemon.status(PASSWORD, **{SESSION_HEADER: session}).status == 200
+        assert time.monotonic() - begun < 10
+        assert daemon.descriptors < 300
+        assert daemon.resident - before < 20 << 20
