@@ -58,7 +58,7 @@ Survives = Callable[[int], Awaitable[bool | None]]
 
 class Lifetime(NamedTuple):
     """Seconds of silence: the longest that a mapping was seen to survive, and the shortest longer one that it did not
-    (None: it survived them all)."""
+    (None: it survived them all, or nobody can tell)."""
 
     lasted: float
     gone_after: float | None

@@ -9,6 +9,7 @@ not believed far: one alone may make us keep mappings alive more often than need
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, TypeVar
@@ -221,5 +222,5 @@ class NatTests:
 
     def _note(self, by: Endpoint, found: Lifetime) -> None:
         self._measured[network_of(by.host)] = found
-        shortest = min(self._measured.values())
+        shortest = min(self._measured.values(), key=lambda each: (each.lasted, each.gone_after or math.inf))
         self._probe.lifetime_says(shortest.lasted, shortest.gone_after, trio.current_time())
