@@ -96,6 +96,40 @@ class TokenBucket:
             self._updated = now
 
 
+class Share(TokenBucket):
+    """A bucket as those of its users see it who are to have ``weight`` (at least 1) times what others have of it.
+
+    They wait for that part of the debt only.  The debt grows until all together move what the bucket allows, to
+    ``weight`` rounds instead of one; from then on its rate is as exact as before, and whoever is alone has all of it.
+    """
+
+    __slots__ = ("_shared", "weight")
+
+    def __init__(self, shared: TokenBucket) -> None:
+        super().__init__()
+        self._shared = shared
+        self.weight = 1.0
+
+    @property
+    def rate(self) -> float:
+        return self._shared.rate
+
+    @property
+    def grant(self) -> int:
+        return self._shared.grant
+
+    def set_rate(self, rate: float, now: float) -> None:
+        """Change it for all."""
+        self._shared.set_rate(rate, now)
+
+    def take(self, count: int, now: float) -> float:
+        """As `TokenBucket.take`, with the shorter wait."""
+        return self._shared.take(count, now) / self.weight
+
+    def available(self, now: float) -> int:
+        return self._shared.available(now)
+
+
 def take_all(buckets: Iterable[TokenBucket], count: int, now: float) -> float:
     """Account for ``count`` bytes in every bucket (node and torrent); the longest wait any of them asks for."""
     return max((bucket.take(count, now) for bucket in buckets), default=0.0)

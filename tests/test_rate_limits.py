@@ -94,3 +94,39 @@ async def test_the_stricter_of_two_limits_counts(autojump_clock: MockClock, tmp_
             before = torrent.downloaded
             await trio.sleep(SECONDS)
             assert (torrent.downloaded - before) / SECONDS == pytest.approx(50_000, rel=0.05)
+
+
+@pytest.mark.parametrize("rate", [60_000, 500_000])
+@pytest.mark.parametrize("way", ["download", "upload"])
+async def test_who_has_the_greater_share_moves_as_much_more(
+    autojump_clock: MockClock, tmp_path: Path, way: str, rate: int
+) -> None:
+    samples = [make_sample(tmp_path / str(number), int(rate * 20), 64 << 10, seed=number) for number in range(2)]
+    async with open_internet(1) as internet:
+        host = internet.host("seed")
+        limits = {f"{way}_rate": rate}
+        seed_limits, leech_limits = ({}, limits) if way == "download" else (limits, {})
+        async with node_on(host, 1, **seed_limits) as seed, node_on(internet.host("leech"), 2, **leech_limits) as leech:
+            limited = [await seeding(seed, sample) for sample in samples]
+            peers = endpoints(host.ipv4)
+            fetched = [leech.node.add(sample.metainfo, tmp_path / "leech", peers=peers) for sample in samples]
+            (fetched if way == "download" else limited)[0].set_share(3)
+            await trio.sleep(LEAD)
+            before = [torrent.downloaded for torrent in fetched]
+            await trio.sleep(SECONDS)
+            moved = [torrent.downloaded - then for torrent, then in zip(fetched, before, strict=True)]
+            assert sum(moved) / SECONDS == pytest.approx(rate, rel=0.05)
+            assert moved[0] / moved[1] == pytest.approx(3, rel=0.25)
+
+
+@pytest.mark.parametrize("way", ["download", "upload"])
+async def test_a_share_keeps_nothing_from_who_is_alone(autojump_clock: MockClock, tmp_path: Path, way: str) -> None:
+    rate = 60_000
+    where = {f"{way}_rate": rate}
+    made = leech_of if way == "download" else seed_for
+    async with made(sample_for(tmp_path, 3 * rate), tmp_path, 2, where, "node") as torrent:
+        torrent.set_share(3)
+        await trio.sleep(LEAD + SECONDS)  # until the debt has grown to three rounds
+        before = torrent.downloaded + torrent.uploaded
+        await trio.sleep(SECONDS)
+        assert (torrent.downloaded + torrent.uploaded - before) / SECONDS == pytest.approx(rate, rel=0.05)

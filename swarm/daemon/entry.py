@@ -47,7 +47,7 @@ class Wishes:
     honours_session_limits: bool = True
     """Whether the limits of the whole daemon hold for it, too."""
     bandwidth_priority: int = 0
-    """-1, 0 or 1: kept for programs that show it."""
+    """-1, 0 or 1: whoever has the higher gets more of the daemon's limits, while they bind."""
 
     peer_limit: int | None = None
     """Connections; None: as the daemon's options say."""

@@ -6,7 +6,7 @@ take longer.  What may run is `swarm.daemon.policy`; why it should not, everybod
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,6 +24,9 @@ from swarm.peer import PeerConnection
 from swarm.torrent.metainfo import Tiers
 from swarm.torrent.room import MADE_ROOM
 
+SHARE = 3.0
+"""How many times as much one has of the limits of all as who has the next lower priority."""
+
 STARTS_AT_ONCE = 16
 """Torrents started before others have their turn."""
 
@@ -38,22 +41,19 @@ class Runs:
         self._roster = roster
         self._tally = tally
         self._nursery = nursery
+        self._lowest = 0
         self.apply()
 
     # -- what runs --------------------------------------------------------------------------------------------------
 
     def arrange(self) -> None:
         """Have those run that may, and no others."""
-        may = allowed(self._roster.queue, self.options, trio.current_time())
-        for entry in self._roster.queue:
-            entry.allowed = entry in may
+        for entry in self._allow():
             self._settle(entry)
 
     async def arrange_first(self) -> None:
         """The same for all at the start of the daemon, a few at a time."""
-        may = allowed(self._roster.queue, self.options, trio.current_time())
-        for count, entry in enumerate(tuple(self._roster.queue)):
-            entry.allowed = entry in may
+        for count, entry in enumerate(tuple(self._allow())):
             self._settle(entry)
             if count % STARTS_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
@@ -61,6 +61,19 @@ class Runs:
     def restart(self, entry: Entry) -> None:
         """Stop it, in the background, even if it is to run then; for a torrent that has failed."""
         self._nursery.start_soon(self._carry_out, entry, True)
+
+    def _allow(self) -> Sequence[Entry]:
+        """Decide who may run; all, in the order of the queue."""
+        queue = self._roster.queue
+        may = allowed(queue, self.options, trio.current_time())
+        for entry in queue:
+            entry.allowed = entry in may
+        lowest = min((entry.wishes.bandwidth_priority for entry in may), default=0)
+        if lowest != self._lowest:
+            self._lowest = lowest
+            for entry in queue:
+                self._apply_share(entry)
+        return queue
 
     def _settle(self, entry: Entry) -> None:
         if entry.lock.locked() or entry.job is not None:
@@ -149,9 +162,15 @@ class Runs:
                 _limit(wishes.upload_rate, wishes.upload_limited),
                 alone=not wishes.honours_session_limits,
             )
+            self._apply_share(entry)
             limit = self.options.peer_limit_per_torrent if wishes.peer_limit is None else wishes.peer_limit
             torrent.admission.max_peers = limit
             _part(torrent.connections, limit)
+
+    def _apply_share(self, entry: Entry) -> None:
+        """What it has of the limits of all, by its priority: those who run with the lowest have the least."""
+        if entry.torrent is not None:
+            entry.torrent.set_share(SHARE ** max(entry.wishes.bandwidth_priority - self._lowest, 0))
 
     async def _announce_to(self, entry: Entry) -> None:
         if entry.torrent is not None:

@@ -19,7 +19,7 @@ from swarm.errors import StorageError, SwarmError, UsageError
 from swarm.events import StorageFailed, TorrentAdded, TorrentChecked, TorrentCompleted, Warned
 from swarm.identity import Culprit
 from swarm.peer import PeerConnection
-from swarm.ratelimit import TokenBucket
+from swarm.ratelimit import Share, TokenBucket
 from swarm.torrent.beginning import Beginning
 from swarm.torrent.choker import Choker
 from swarm.torrent.connections import Connections
@@ -82,8 +82,9 @@ class Torrent:
         self._high: Collection[int] = ()
         self._low: Collection[int] = ()
         self._manual = tuple(peers)
+        self._shares = Share(lent.download_limit), Share(lent.upload_limit)
         self._limits = Limits(
-            (lent.download_limit, TokenBucket(download_rate)), (lent.upload_limit, TokenBucket(upload_rate))
+            (self._shares[0], TokenBucket(download_rate)), (self._shares[1], TokenBucket(upload_rate))
         )
         self._connections = Connections()
         self.ways = Ways(self.info_hash, lent, self._connections, self._equip)
@@ -275,6 +276,11 @@ class Torrent:
         self._limits.upload[1].set_rate(upload, now)
         self._limits.alone = alone
         self.limits_changed()
+
+    def set_share(self, weight: float) -> None:
+        """Have so many times (at least 1) what others have of the node's limits, where these bind."""
+        for share in self._shares:
+            share.weight = weight
 
     def limits_changed(self) -> None:
         """The node's limits are others now."""
