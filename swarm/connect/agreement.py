@@ -46,6 +46,10 @@ from swarm.net.network import Stream
 MESSAGE_WITHIN = 3.0
 """Seconds for each message of the introducer's; measuring takes 2 at worst."""
 
+TURN_KEPT = 0.75
+"""Seconds for which an initiator that has no answer keeps other meetings waiting: the one that it asks for may be gone,
+and the introducer not know it yet."""
+
 MAX_ATTENDED = 12
 """Meetings as target at once, in one torrent."""
 
@@ -271,7 +275,7 @@ class Agreements:
             with meeting:
                 meeting.end_turn = end_turn
                 introducer.tell(Offer(meeting.session, target, self._terms()))
-                answered = await meeting.next(Answered)
+                answered = await meeting.next(Answered, keeping=end_turn)
                 self._hear_from(introducer, target, answered)
                 return await self._meet(meeting, port, answered.sender, initiator=True)
 
@@ -369,14 +373,26 @@ class _Meeting:
         with suppress(trio.WouldBlock):
             self._send.send_nowait(message)
 
-    async def next(self, kind: type[M]) -> M:
-        """The next message of that kind; RemoteError with the reason of a refusal, or "no-answer"."""
-        with trio.move_on_after(MESSAGE_WITHIN):
-            while self.refused is None:
-                message = await self._receive.receive()
-                if isinstance(message, kind):
-                    return message
+    async def next(self, kind: type[M], *, keeping: Callable[[], None] | None = None) -> M:
+        """The next message of that kind; RemoteError with the reason of a refusal, or "no-answer".
+
+        ``keeping`` is called where it does not come within TURN_KEPT.
+        """
+        until = trio.current_time() + MESSAGE_WITHIN
+        if keeping is not None:
+            with trio.move_on_after(TURN_KEPT):
+                return await self._next(kind)
+            keeping()
+        with trio.move_on_at(until):
+            return await self._next(kind)
         raise RemoteError(self.refused or "no-answer")
+
+    async def _next(self, kind: type[M]) -> M:
+        while self.refused is None:
+            message = await self._receive.receive()
+            if isinstance(message, kind):
+                return message
+        raise RemoteError(self.refused)
 
 
 async def _connect(port: ShotPort, met: Endpoint, initiator: bool) -> Stream:

@@ -14,6 +14,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from swarm.connect.agreement import TURN_KEPT
 from swarm.connect.birthday import FEWEST, meet_by_birthday
 from swarm.connect.dial import Link
 from swarm.connect.predict import MAX_PROBES, PROBES_PER_SECOND, Plan, make_plan
@@ -28,7 +29,7 @@ from swarm.simnet.catalogue import KINDS, behind
 from swarm.simnet.host import Host
 from swarm.simnet.internet import Internet, open_internet
 from swarm.simnet.replay import seeded_scheduler
-from tests.connect.three import HELLO, WELCOME, Member, Three, three
+from tests.connect.three import HANDSHAKE, HELLO, WELCOME, Located, Member, Three, three
 from tests.nodes import node_on
 
 RUNS = 20
@@ -251,6 +252,28 @@ async def test_an_introducer_that_is_silent_is_not_waited_for_long(autojump_cloc
         started = trio.current_time()
         assert await failed(made.reach()) == "no-answer"
         assert trio.current_time() - started < 3.5
+
+
+async def test_a_meeting_with_somebody_who_is_gone_holds_up_no_other_one_for_long(autojump_clock: MockClock) -> None:
+    async with between(("cone", "symseq")) as (_, made):
+        gone = Endpoint("20.0.9.1", 6881)  # and the introducer does not know it yet
+        silent = made.introducer.agreements.extension(lambda payload: None, Located(gone))
+        silent.handshake_received(HANDSHAKE, 0.0)
+        (introducer,) = made.target.agreements.introducers(gone)
+        reasons: list[str] = []
+
+        async def ask() -> None:
+            with pytest.raises(RemoteError) as caught:
+                await made.target.agreements.reach(introducer, gone)
+            reasons.append(caught.value.reason)
+
+        made.nursery.start_soon(ask)
+        await trio.sleep(0.1)
+        link, seconds = await made.reach()
+        assert link.path == "predicted"
+        assert seconds < TURN_KEPT + 1.0
+        await trio.sleep(3)
+        assert reasons == ["no-answer"]
 
 
 @pytest.mark.parametrize("after", [0.05, 0.15, 0.3, 1.0])
