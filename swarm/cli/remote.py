@@ -154,6 +154,8 @@ def _connection(address: Address) -> http.client.HTTPConnection:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, http.client.HTTPException) and not isinstance(error, OSError):
+        return "what it says is no HTTP"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).lower()
 
 
