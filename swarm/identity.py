@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from swarm.endpoint import Endpoint
-from swarm.events import INDIRECT_PATHS, Direction, EncryptionName, PathName
+from swarm.events import Direction, EncryptionName, PathName
 from swarm.wire.handshake import Handshake
 
 
@@ -30,7 +30,7 @@ class Identity:
 
     @property
     def culprit(self) -> Culprit:
-        by_address = self.endpoint.address.is_global and self.path not in INDIRECT_PATHS
+        by_address = self.endpoint.address.is_global and self.path != "relayed"
         carrier = None if self.relay is None else self.relay.host
         return Culprit(self.endpoint.host, None if by_address else self.peer_id, carrier)
 

@@ -23,7 +23,7 @@ from swarm.connect.punching import Outcome, Punching
 from swarm.connect.relaying import NO_RELAY, Relaying
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.events import PunchRole
+from swarm.events import INDIRECT_PATHS, PunchRole
 from swarm.knownpeer import KnownPeer
 from swarm.net.udp_port import UtpPort
 
@@ -109,7 +109,7 @@ class Rungs:
         """All the ways, for a dial of our own; ``punching`` and ``relaying`` are None where that is switched off or not
         allowed, or a relay carries us already, and so is ``turns``."""
         way = _Way(self._network, self._config, peer.endpoint, means)
-        if turns is not None and turns.is_relayed(peer.endpoint):
+        if turns is not None and turns.is_relayed(peer.endpoint) and _may_be_relayed(peer):
             return [way.to_relayed(turns)]
         rungs = sorted(way.direct(), key=lambda rung: rung.path != peer.good_path)  # what worked goes first
         hopeless = trio.Event()
@@ -136,6 +136,13 @@ class Rungs:
     def shots_at(self, endpoint: Endpoint, means: Means, punching: Punching) -> list[Rung]:
         """For the target of a rendezvous: both transports at once, as the initiator does now."""
         return _Way(self._network, self._config, endpoint, means).punched(Told(endpoint), punching, "target")
+
+
+def _may_be_relayed(peer: KnownPeer) -> bool:
+    """Whether to believe somebody's word that a TURN server receives there, which leaves one way only: not where the
+    peer was met directly, and of attempts in vain every other time."""
+    met_directly = peer.good_path is not None and peer.good_path not in INDIRECT_PATHS
+    return not met_directly and peer.failures % 2 == 0
 
 
 class Turns(Protocol):

@@ -67,3 +67,33 @@ def test_what_worked_last_time_goes_first(host: str, good_path: PathName | None,
     peer = KnownPeer(Endpoint(host, 6881), 0.0, good_path=good_path)
     rungs = Rungs(nowhere, Config()).to(peer, Means(None, {4: cast("Any", SilentPort())}), None)
     assert [rung.path for rung in rungs] == order
+
+
+class Believing:
+    """A `Turns` that was told that a server receives everywhere."""
+
+    is_of_use = False
+
+    def is_relayed(self, endpoint: Endpoint) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("good_path", "failures", "order"),
+    [
+        (None, 0, ["turn"]),
+        (None, 1, ["utp", "tcp"]),
+        (None, 2, ["turn"]),
+        ("turn", 0, ["turn"]),
+        ("tcp", 0, ["tcp", "utp"]),
+        ("utp-punched", 0, ["utp", "tcp"]),
+    ],
+)
+def test_that_a_server_receives_for_a_peer_is_believed_every_other_time(
+    good_path: PathName | None, failures: int, order: list[PathName]
+) -> None:
+    """Any stranger can say so of anybody: then there was but one way left to him, for good."""
+    nowhere, turns = cast("Any", None), cast("Any", Believing())
+    peer = KnownPeer(Endpoint("20.2.0.7", 6881), 0.0, good_path=good_path, failures=failures)
+    rungs = Rungs(nowhere, Config()).to(peer, Means(None, {4: cast("Any", SilentPort())}), None, None, turns)
+    assert [rung.path for rung in rungs] == order
