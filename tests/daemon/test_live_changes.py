@@ -118,15 +118,15 @@ async def test_files_that_are_not_wanted_are_left_out_until_they_are(autojump_cl
 
 
 async def test_files_come_in_the_order_of_their_priorities(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with fetching(tmp_path, size=16 * FILE) as at:
+    async with fetching(tmp_path, size=6 * FILE) as at:
         entry = await at.add()
         await wait_until(lambda: entry.downloaded > PIECE)
         await at.daemon.ask("torrent-set", ids=[entry.id], priority_high=[2], priority_low=[0, 1])
         order: list[int] = []
         while len(order) < FILES:
             completed = [file["bytesCompleted"] for file in await at.daemon.get(entry, "files")]
-            order += [index for index, count in enumerate(completed) if count == 16 * FILE and index not in order]
-            await trio.sleep(0.1)
+            order += [index for index, count in enumerate(completed) if count == 6 * FILE and index not in order]
+            await trio.sleep(0.3)
         assert order[:2] == [2, 3]
 
 
@@ -149,7 +149,7 @@ async def test_wishes_outlive_the_daemon(autojump_clock: MockClock, tmp_path: Pa
 
 
 async def test_rates_of_the_session_and_of_a_torrent_hold_at_once(autojump_clock: MockClock, tmp_path: Path) -> None:
-    async with fetching(tmp_path, rate=0, size=1 << 20) as at:
+    async with fetching(tmp_path, rate=0, size=640 << 10) as at:
         await at.daemon.ask("session-set", speed_limit_down=50, speed_limit_down_enabled=True)
         entry = await at.add()
         await wait_until(lambda: entry.downloaded)

@@ -104,8 +104,9 @@ async def test_a_damaged_file_costs_one_warning_and_what_it_said(
     first, second = (each.metainfo for each in given)
     damage(file_of(kind, tmp_path, first))
     await _opens_with_one_warning(tmp_path, kind, first, second)
-    async with open_internet(1) as internet, daemon_on(internet.host("daemon"), 1, tmp_path) as daemon:
-        assert not daemon.warnings()  # told once
+    if damage is half:
+        async with open_internet(1) as internet, daemon_on(internet.host("daemon"), 1, tmp_path) as daemon:
+            assert not daemon.warnings()  # told once
 
 
 async def _opens_with_one_warning(directory: Path, kind: str, first: Metainfo, second: Metainfo) -> None:
@@ -266,7 +267,7 @@ def test_fuzzed_files_are_damage_and_nothing_worse(tmp_path: Path) -> None:
         shutil.copytree(tmp_path / "torrents", tmp_path / "whole")
         stem = sample(1).info_hash.hex()
         valid = [(tmp_path / "whole" / f"{stem}{suffix}").read_bytes() for suffix in (".torrent", ".json")]
-        for data in mutations(random.Random(seed), valid, max(fuzz_count() // 20, 50)):
+        for data in mutations(random.Random(seed), valid, max(fuzz_count() // 50, 40)):
             for suffix in (".torrent", ".json"):
                 (tmp_path / "torrents" / f"{stem}{suffix}").write_bytes(data)
                 state.load(Path("/d"), 1.0, warnings.append)
