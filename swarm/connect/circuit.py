@@ -17,7 +17,7 @@ import trio
 from swarm.endpoint import Endpoint
 from swarm.ext import relay_message
 from swarm.ext.freight import Lane, Receives
-from swarm.ext.relay_desk import WINDOW
+from swarm.ext.relay_circuit import WINDOW
 from swarm.ext.relay_message import (
     FRAME_COST,
     HEADER,

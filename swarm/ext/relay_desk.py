@@ -1,9 +1,7 @@
-"""The relay's part of ``sw_relay``, for all torrents of a node: reservations, circuits, and what both may cost us.
+"""The relay's part of ``sw_relay``, for all torrents of a node: reservations, who gets a circuit, and its cost.
 
 A circuit joins two connections of one torrent, and only where the one that is called has reserved: nobody is led to
-who has not asked for it.  What passes is paid for with credit that the receiving end has granted and that we pass on
-as our rate limits allow, so that an end that reads slowly stops its sender and not us; of each direction no more waits
-here than WINDOW.  The desk never looks into what passes, which is encrypted end to end.
+who has not asked for it.  What passes in it is `swarm.ext.relay_circuit`.
 
 Does no I/O and reads no clock: call `handle_deadline` when `next_deadline` says so.
 """
@@ -13,47 +11,30 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 from swarm.config import RelayLimits
 from swarm.endpoint import Endpoint, is_dialable
 from swarm.events import INDIRECT_PATHS
-from swarm.ext import relay_message
 from swarm.ext.allowance import Allowances
-from swarm.ext.freight import Lane, Receives
-from swarm.ext.punch import Located
+from swarm.ext.relay_circuit import WINDOW, Circuit, Half, Leg, Pace
 from swarm.ext.relay_message import (
-    HEADER,
     MAX_NUMBER,
     Connect,
     Incoming,
-    Opened,
     Refused,
-    RelayMessage,
     Reserve,
     Reserved,
-    Reset,
     Serve,
     WayOut,
     cannot_meet,
-    cost_of,
-    credit_frame,
-    credit_of,
 )
-
-WINDOW = 512 << 10
-"""Credit that may be granted and not used up, in one direction of a circuit: 1 MiB/s over half a second of round trips,
-and on loopback 2.5 times the rate of half as much.  At worst so much waits here for each."""
 
 PASSED_AT_ONCE = 64 << 10
 """Credit passed on in one turn: circuits take turns under the limit of all."""
 
 LEAST_PASSED = 4 << 10
 """Less is kept until there is more, unless the sender has none."""
-
-ACCEPT_WITHIN = 10.0
-"""Seconds that the target of a circuit has for accepting it."""
 
 LOOK_EVERY = 1.0
 """Seconds between looks for circuits whose time is over, and for whether we serve still."""
@@ -66,41 +47,6 @@ ASKED_BURST, ASKED_SECONDS = 16, 4.0
 
 CALLED_BURST, CALLED_SECONDS = 16, 4.0
 """The same for those asked for to one target."""
-
-
-class Leg(Protocol):
-    """A connection that circuits may cross; a `swarm.ext.relay.Relay`."""
-
-    @property
-    def located(self) -> Located: ...
-
-    @property
-    def swarm(self) -> bytes:
-        """The info-hash of its torrent."""
-
-    @property
-    def backlog(self) -> int:
-        """The cost of what waits to be sent on it."""
-
-    @property
-    def circuits(self) -> dict[int, Receives]:
-        """Those that cross it, by number."""
-
-    def tell(self, message: RelayMessage) -> None: ...
-
-    def tell_frame(self, frame: bytes) -> None:
-        """Ahead of all data."""
-
-    def carry(self, lane: Lane, frame: bytes, cost: int = 0) -> None:
-        """Behind all data that waits."""
-
-    def drop(self, lane: Lane) -> None: ...
-
-    def reserve(self, stands: bool) -> None:
-        """Circuits may lead over the connection, or no longer."""
-
-    def expect(self, reservation: bool) -> None:
-        """The connection is of use for a while, as it may come to a reservation; or no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +90,8 @@ class RelayDesk:
         self._circuits: dict[Circuit, None] = {}
         self._sources = Allowances(ASKED_BURST, ASKED_SECONDS)
         self._targets = Allowances(CALLED_BURST, CALLED_SECONDS)
-        self._pace = _Pace(limits.total_rate)
-        self._waiting: deque[_Half] = deque()  # for the rate limits, to be passed credit that is there
+        self._pace = Pace(limits.total_rate)
+        self._waiting: deque[Half] = deque()  # for the rate limits, to be passed credit that is there
         self._look_at = float("-inf")
         self._asked = self._opened = self._bytes = 0
         self._refused: Counter[str] = Counter()
@@ -197,7 +143,7 @@ class RelayDesk:
 
     def accepted(self, leg: Leg, number: int, now: float) -> None:
         half = leg.circuits.get(number)
-        if isinstance(half, _Half) and half is half.circuit.target and half.circuit.accept(now):
+        if isinstance(half, Half) and half is half.circuit.target and half.circuit.accept(now):
             self._opened += 1
 
     # -- time -------------------------------------------------------------------------------------------------------
@@ -268,7 +214,7 @@ class RelayDesk:
     def circuit_rate(self) -> int:
         return self._limits.circuit_rate
 
-    def pass_credit(self, half: _Half, now: float) -> None:
+    def pass_credit(self, half: Half, now: float) -> None:
         """Let the sender have what the receiver granted, as far as the limits allow; the rest later."""
         while half.held and not half.waits:
             if half.held < LEAST_PASSED <= half.unused:
@@ -363,160 +309,6 @@ class RelayDesk:
             number = self._rng.randrange(MAX_NUMBER + 1)
             if number not in one.circuits and number not in other.circuits:
                 return number
-
-
-class Circuit:
-    """One circuit, from being asked for to its end; ``request`` is the initiator's number for it."""
-
-    def __init__(self, desk: RelayDesk, number: int, initiator: Leg, target: Leg, request: int, now: float) -> None:
-        self.desk = desk
-        self.number = number
-        self.request = request
-        self.initiator = _Half(self, initiator)
-        self.target = _Half(self, target)
-        self.initiator.other, self.target.other = self.target, self.initiator
-        self.halves = (self.initiator, self.target)
-        self.accepted = False
-        self.pace = _Pace(desk.circuit_rate)
-        self.bytes = 0
-        self.moved_at = self._asked_at = now
-        for half in self.halves:
-            half.leg.circuits[number] = half
-
-    def accept(self, now: float) -> bool:
-        """False if that was said before."""
-        if self.accepted:
-            return False
-        self.accepted = True
-        self.moved_at = now
-        self.initiator.leg.tell(Opened(self.request, self.number))
-        return True
-
-    def reason_to_end(self, limits: RelayLimits, now: float) -> str | None:
-        """What of our limits it has reached."""
-        if not self.accepted:
-            return "not-accepted" if now - self._asked_at >= ACCEPT_WITHIN else None
-        if now - self._asked_at >= limits.circuit_seconds:
-            return "too-long"
-        return "idle" if now - self.moved_at >= limits.idle_seconds else None
-
-    def end(self, reason: str, *, by: _Half | None = None) -> None:
-        """Reset it: tell both ends, or the one that does not know, and forget what waits."""
-        self.forget(reason)
-        for half in self.halves:
-            half.leg.drop(half.other)
-            if half is by:
-                continue
-            if half is self.initiator and not self.accepted:
-                self.desk.refused_by_target(self, reason)
-            else:
-                half.leg.tell(Reset(self.number, reason))
-
-    def forget(self, reason: str) -> None:
-        """Nothing more comes for it; what waits is still sent."""
-        for half in self.halves:
-            half.leg.circuits.pop(self.number, None)
-        self.desk.forget(self, reason)
-
-
-class _Half:
-    """What one end sends, and the `Lane` in which that waits on the other end's connection.
-
-    ``held`` is credit that the other end has granted and that waits to be passed on, ``unused`` what this end may send.
-    """
-
-    __slots__ = ("circuit", "ended", "held", "leg", "other", "queued", "unused", "waits")
-
-    other: _Half
-
-    def __init__(self, circuit: Circuit, leg: Leg) -> None:
-        self.circuit = circuit
-        self.leg = leg
-        self.held = self.unused = self.queued = 0
-        self.ended = False
-        self.waits = False
-
-    # -- Receives: of what this end says ----------------------------------------------------------------------------
-
-    def frame_arrived(self, frame: bytes, now: float) -> bool:
-        """What breaks the rules ends the circuit, too: its other end is to learn why."""
-        if self.circuit.accepted and self._take(frame, now):
-            return True
-        self.circuit.end("violation")
-        return False
-
-    def _take(self, frame: bytes, now: float) -> bool:
-        match frame[0]:
-            case relay_message.DATA:
-                return self._data_arrived(frame, now)
-            case relay_message.CREDIT:
-                return self._credit_arrived(credit_of(frame), now)
-            case relay_message.EOF if self.ended:
-                return False
-            case kind:
-                self._end_arrived(frame, closes=kind == relay_message.CLOSE)
-                return True
-
-    def reset_arrived(self, reason: str) -> None:
-        self.circuit.end(reason, by=self)
-
-    def carrier_closed(self) -> None:
-        self.circuit.end("lost", by=self)
-
-    def _data_arrived(self, frame: bytes, now: float) -> bool:
-        cost, circuit = cost_of(frame), self.circuit
-        if self.ended or cost > self.unused:
-            return False
-        self.unused -= cost
-        size = len(frame) - HEADER
-        circuit.bytes += size
-        circuit.moved_at = now
-        circuit.desk.moved(size)
-        self.other.leg.carry(self, frame, cost)
-        if circuit.bytes >= circuit.desk.max_bytes:
-            circuit.end("too-much")
-        return True
-
-    def _credit_arrived(self, count: int, now: float) -> bool:
-        sender = self.other
-        if not count or sender.unused + sender.held + sender.queued + count > WINDOW:
-            return False
-        sender.held += count
-        sender.circuit.desk.pass_credit(sender, now)
-        return True
-
-    def _end_arrived(self, frame: bytes, *, closes: bool) -> None:
-        """The other end learns of it behind what was sent before."""
-        self.ended = True
-        self.other.leg.carry(self, frame)
-        if closes or self.other.ended:
-            if closes:
-                self.leg.drop(self.other)
-            self.circuit.forget("closed")
-
-    # -- credit -----------------------------------------------------------------------------------------------------
-
-    def ready_at(self, total: _Pace) -> float:
-        """When the limits allow this end more."""
-        return max(total.free_at, self.circuit.pace.free_at)
-
-    def pass_on(self, count: int, now: float) -> None:
-        self.circuit.pace.take(count, now)
-        self.held -= count
-        self.unused += count
-        self.leg.tell_frame(credit_frame(self.circuit.number, count))
-
-
-@dataclass(slots=True)
-class _Pace:
-    """A rate in bytes per second, 0 unlimited: what is taken now puts off the next."""
-
-    rate: float
-    free_at: float = field(default=float("-inf"))
-
-    def take(self, count: int, now: float) -> None:
-        if self.rate:
-            self.free_at = max(self.free_at, now) + count / self.rate
 
 
 def _is_at(leg: Leg, swarm: bytes, target: Endpoint) -> bool:

@@ -13,7 +13,7 @@ from swarm.config import RelayLimits
 from swarm.connect.circuit import Circuit
 from swarm.errors import RemoteProtocolError
 from swarm.ext.relay import Relay
-from swarm.ext.relay_desk import WINDOW
+from swarm.ext.relay_circuit import WINDOW
 from swarm.ext.relay_message import MAX_DATA, Accept, Connect, Incoming, Opened, RelayMessage, credit_frame, data_frame
 from tests.relays import Client, World
 

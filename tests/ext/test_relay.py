@@ -10,7 +10,8 @@ from swarm.config import RelayLimits
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteProtocolError
 from swarm.ext.relay import MESSAGES_BURST
-from swarm.ext.relay_desk import ACCEPT_WITHIN, ASKED_BURST, PASSED_AT_ONCE, WINDOW
+from swarm.ext.relay_circuit import ACCEPT_WITHIN, WINDOW
+from swarm.ext.relay_desk import ASKED_BURST, PASSED_AT_ONCE
 from swarm.ext.relay_message import (
     FRAME_COST,
     HEADER,
