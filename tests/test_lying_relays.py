@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from swarm.connect.relay_trust import FORGIVEN_AFTER, MAX_REMEMBERED, RelayTrust
 from swarm.endpoint import Endpoint
 from swarm.events import ConnectionClosed, PathName, PieceFailed
-from swarm.ext import relay_desk
+from swarm.ext import relay_circuit
 from swarm.ext.relay_desk import RelayDesk
 from swarm.ext.relay_message import DATA, HEADER
 from swarm.identity import Culprit, Identity
@@ -32,9 +32,9 @@ def one_lies(monkeypatch: pytest.MonkeyPatch, does: Dishonest) -> list[RelayDesk
     swallows it, without a word.  The list is to hold it."""
     monkeypatch.setattr("tests.test_relaying.SIZE", 1 << 20)
     liars: list[RelayDesk] = []
-    honest = relay_desk._Half.frame_arrived
+    honest = relay_circuit.Half.frame_arrived
 
-    def frame_arrived(half: relay_desk._Half, frame: bytes, now: float) -> bool:
+    def frame_arrived(half: relay_circuit.Half, frame: bytes, now: float) -> bool:
         circuit = half.circuit
         if frame[0] == DATA and circuit.bytes > AFTER:
             if not liars:
@@ -47,7 +47,7 @@ def one_lies(monkeypatch: pytest.MonkeyPatch, does: Dishonest) -> list[RelayDesk
                 frame = changed
         return honest(half, frame, now)
 
-    monkeypatch.setattr(relay_desk._Half, "frame_arrived", frame_arrived)
+    monkeypatch.setattr(relay_circuit.Half, "frame_arrived", frame_arrived)
     return liars
 
 
