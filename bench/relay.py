@@ -1,12 +1,16 @@
-"""What relaying costs on loopback: python -m bench.relay [--size MIB] [--runs N] [--seconds S] [--only rate|share].
+"""What relaying costs on loopback: python -m bench.relay [--size MIB] [--runs N] [--only rate|turn|share]
 
 Rate: one circuit between two nodes whose dials to each other are refused, with the relay's limits raised, next to the
 same transfer made directly, plain and with the encryption that a circuit always has.  Three processes on as many cores
 as there are; processor seconds are of each process, per GiB of data.  Aim: 0.4 times the direct rate.
 
+TURN: the seed has an allocation on coturn (Debian; else this is left out), the leech dials it there; next to the same
+transfer by µTP directly, which is what passes through it.  The relay's processor seconds are coturn's.
+
 Share: the relay downloads at 20 MB/s, alone and beside 10 circuits of 1 MiB/s each; aim: 90 % of its rate is left.
 
-TCP alone.  Prints tables; asserts nothing.  No stranger can prove on loopback that the relay is reachable: it is told.
+TCP alone but for TURN.  Prints tables; asserts nothing.  No stranger can prove on loopback that the relay is reachable:
+it is told.
 """
 
 from __future__ import annotations
@@ -14,14 +18,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +55,8 @@ SLOW = 1000
 SETTLE = 3.0
 """Seconds after the last circuit has opened before rates are measured."""
 
+USER = "bench"
+
 PATIENCE = 60.0
 """Seconds for a process to be ready, or for all circuits to open."""
 
@@ -59,9 +67,11 @@ def main() -> None:
         trio.run(PARTS[options.part], options)
         return
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="swarm-bench-") as scratch:
-        if options.only != "share":
+        if options.only in (None, "rate"):
             print_rates([run for _ in range(options.runs) for run in rates(Path(scratch), options.size)])
-        if options.only != "rate":
+        if options.only in (None, "turn") and shutil.which("turnserver"):
+            print_rates([run for _ in range(options.runs) for run in turn_rates(Path(scratch), options.size)])
+        if options.only in (None, "share"):
             print_share(Path(scratch), options.seconds)
 
 
@@ -70,11 +80,18 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=256, metavar="MIB", help="of one transfer")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0, help="for which the relay's own download is measured")
-    parser.add_argument("--only", choices=["rate", "share"])
+    parser.add_argument("--only", choices=["rate", "turn", "share"])
     parser.add_argument("--directory", default="/dev/shm" if os.path.isdir("/dev/shm") else None)
-    for name, kind in (("part", str), ("torrent", Path), ("own", Path), ("where", Path), ("encryption", str)):
+    for name, kind in (
+        ("part", str),
+        ("torrent", Path),
+        ("own", Path),
+        ("where", Path),
+        ("encryption", str),
+        ("uri", str),
+    ):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
-    for name in ("port", "relay", "seed", "count"):
+    for name in ("port", "relay", "seed", "leech", "count"):
         parser.add_argument(f"--{name}", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -107,8 +124,56 @@ def rates(scratch: Path, mebibytes: int) -> Iterator[Run]:
         print(f"{way:18} {done['rate'] / 1e6:6.1f} MB/s", flush=True)
 
 
+def turn_rates(scratch: Path, mebibytes: int) -> Iterator[Run]:
+    """By µTP, directly and over UDP and TCP to coturn."""
+    torrent = make_torrent(scratch / "seed", "data.bin", mebibytes)
+    for way, query in (("µTP, direct", None), ("coturn by UDP", "udp"), ("coturn by TCP", "tcp")):
+        server_port, seed_port, leech_port = free_ports(3)
+        with coturn(scratch, server_port) as server:
+            uri = f"turn:{USER}:{USER}@127.0.0.1:{server_port}?transport={query}" if query else ""
+            common = ["--torrent", torrent, "--uri", uri, "--seed", seed_port, "--leech", leech_port]
+            with part("turn_seed", *common, "--where", scratch / "seed", ready=False) as seed:
+                at = told(seed)["at"]
+                pids = server.pid, seed.pid
+                before = [cpu_seconds(pid) for pid in pids]
+                with part(
+                    "turn_leech", *common, "--port", at, "--where", fresh(scratch / "leech"), ready=False
+                ) as leech:
+                    done = told(leech)
+                    used = [cpu_seconds(pid) - cpu for pid, cpu in zip(pids, before, strict=True)]
+        gib = mebibytes / 1024
+        run = {"way": way, **done, "leech_cpu": done["cpu"] / gib}
+        yield run | {"seed_cpu": used[1] / gib, "relay_cpu": used[0] / gib}
+        print(f"{way:18} {done['rate'] / 1e6:6.1f} MB/s", flush=True)
+
+
+@contextmanager
+def coturn(scratch: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Listens on loopback, once it does."""
+    files = {"--log-file": "turn.log", "--pidfile": "turn.pid", "--db": "turn.db"}
+    command = ["turnserver", "-n", "--no-cli", "--no-tls", "--no-dtls", "--no-stdout-log", "--simple-log"]
+    command += [part for option, name in files.items() for part in (option, str(scratch / name))]
+    command += ["--allow-loopback-peers", "--lt-cred-mech", "--user", f"{USER}:{USER}", "--realm", "bench.example"]
+    process = subprocess.Popen(
+        [*command, "-L", "127.0.0.1", "--listening-port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                break
+            assert time.monotonic() < deadline, "coturn does not start"
+            time.sleep(0.1)
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def print_rates(runs: list[Run]) -> None:
-    rate = median_of(runs, "direct", "rate")
+    rate = median_of(runs, runs[0]["way"], "rate")
     print(f"\nCPU seconds per GiB; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}\n")
     print("| way | MB/s | of direct | leech | seed | relay | path |\n|---|---|---|---|---|---|---|")
     for way in dict.fromkeys(run["way"] for run in runs):
@@ -229,7 +294,7 @@ async def open_client(stack: AsyncExitStack, options: argparse.Namespace, port: 
 
 def config_for(port: int, **more: Any) -> Config:
     off = dict.fromkeys(("utp", "dht", "lsd", "pex", "mapping", "punch", "trackers"), False)
-    return Config(bind="127.0.0.1", port=port, **off, **more)
+    return Config(bind="127.0.0.1", port=port, **{**off, **more})
 
 
 def on_loopback(port: int) -> Endpoint:
@@ -287,12 +352,48 @@ async def run_leech(options: argparse.Namespace) -> None:
     metainfo = read_torrent(options.torrent)
     async with AsyncExitStack() as stack:
         node = await open_client(stack, options, 0)
-        torrent = node.add(metainfo, options.where, peers=[*relays, on_loopback(options.seed)])
-        first, had, cpu = *(await wait_first(torrent)), time.process_time()
-        await torrent.wait_complete()
-        took = time.monotonic() - first
-        paths = sorted({peer.identity.path for peer in torrent.connections if peer.bytes_down})
-        tell(rate=(metainfo.total_size - had) / took, cpu=time.process_time() - cpu, paths=paths)
+        await tell_of_download(node.add(metainfo, options.where, peers=[*relays, on_loopback(options.seed)]))
+
+
+async def tell_of_download(torrent: Torrent) -> None:
+    """Once it is complete."""
+    first, had, cpu = *(await wait_first(torrent)), time.process_time()
+    await torrent.wait_complete()
+    took = time.monotonic() - first
+    paths = sorted({peer.identity.path for peer in torrent.connections if peer.bytes_down})
+    tell(rate=(torrent.metainfo.total_size - had) / took, cpu=time.process_time() - cpu, paths=paths)
+
+
+async def run_turn_seed(options: argparse.Namespace) -> None:
+    """Where it is to be dialled is told: with a server, at the relayed address.  It does not dial."""
+    with trio.open_signal_receiver(signal.SIGTERM) as signals:
+        turn = (options.uri,) if options.uri else ()
+        async with (
+            open_node(config_for(options.seed, utp=True, tcp=False, turn=turn)) as node,
+            AsyncExitStack() as stack,
+        ):
+            torrent = node.add(read_torrent(options.torrent), options.where)
+            torrent.admission.peers.exclude(on_loopback(options.leech))
+            await torrent.wait_checked()
+            at = options.seed
+            if turn:
+                port = await node.turning.port(ipv6=False)
+                stack.enter_context(port.hold())
+                port.permit([port.relayed.host])
+                at = port.relayed.port
+            tell(at=at)
+            async for _ in signals:
+                return
+
+
+async def run_turn_leech(options: argparse.Namespace) -> None:
+    """Knows the seed where it is to be dialled, and is not to find out where else it is."""
+    metainfo = read_torrent(options.torrent)
+    async with open_node(config_for(options.leech, utp=True, tcp=False)) as node:
+        torrent = node.add(metainfo, options.where, peers=[on_loopback(options.port)])
+        if options.port != options.seed:
+            torrent.admission.peers.exclude(on_loopback(options.seed))
+        await tell_of_download(torrent)
 
 
 async def run_leeches(options: argparse.Namespace) -> None:
@@ -326,7 +427,14 @@ async def wait_rate(torrent: Torrent) -> None:
     await trio.sleep(SETTLE)
 
 
-PARTS = {"relay": run_relay, "seeds": run_seeds, "leech": run_leech, "leeches": run_leeches}
+PARTS = {
+    "relay": run_relay,
+    "seeds": run_seeds,
+    "leech": run_leech,
+    "leeches": run_leeches,
+    "turn_seed": run_turn_seed,
+    "turn_leech": run_turn_leech,
+}
 
 
 if __name__ == "__main__":
