@@ -46,8 +46,16 @@ class Runs:
 
     # -- what runs --------------------------------------------------------------------------------------------------
 
-    def arrange(self) -> None:
-        """Have those run that may, and no others."""
+    def arrange(self, changed: Entry | None = None) -> None:
+        """Have those run that may, and no others.  Only ``changed`` is another than before: it may concern no others,
+        and then thousands that change one after the other do not cost their square."""
+        options = self.options
+        queued = options.download_queue_enabled or options.seed_queue_enabled
+        if changed is not None and not queued and changed.wishes.bandwidth_priority >= self._lowest:
+            if self._roster.holds(changed):
+                changed.allowed = changed.wants_to_run
+                self._settle(changed)
+            return
         for entry in self._allow():
             self._settle(entry)
 

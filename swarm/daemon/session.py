@@ -141,11 +141,11 @@ class Session:
             await self._archive.save(entry)
             await self._archive.save_source(entry)
         except StorageError:
-            self._roster.drop(entry)
+            if self._roster.holds(entry):
+                self._roster.drop(entry)
             raise
         self._tally.files_added += 1
-        await self._archive.save_session()
-        self._runs.arrange()
+        self._runs.arrange(entry)
         return entry
 
     async def remove(self, entry: Entry, *, delete_data: bool = False) -> None:
@@ -160,9 +160,8 @@ class Session:
         self._jobs.leave(entry)
         entry.paused, entry.allowed = True, False
         self._nursery.start_soon(self._jobs.remove, entry, delete_data)
+        self._runs.arrange(entry)
         await self._archive.forget(entry.info_hash)
-        await self._archive.save_session()
-        self._runs.arrange()
 
     # -- control ----------------------------------------------------------------------------------------------------
 
@@ -180,14 +179,14 @@ class Session:
         if entry.torrent is not None and entry.torrent.error is not None:
             self._runs.restart(entry)
         await self._archive.look_for_data([entry])
+        self._runs.arrange(entry)
         await self._archive.save(entry)
-        self._runs.arrange()
 
     async def stop(self, entry: Entry) -> None:
         """Stop it; trackers are told in the background."""
         entry.paused, entry.past_queue = True, False
+        self._runs.arrange(entry)
         await self._archive.save(entry)
-        self._runs.arrange()
 
     async def verify(self, entry: Entry) -> None:
         """Compare all of its data with its hashes; it goes on afterwards if it ran before."""
@@ -217,8 +216,8 @@ class Session:
         entry.wishes = wanted
         entry.times.edited_at = time.time()
         self._runs.apply_wishes(entry, before)
+        self._runs.arrange(entry)
         await self._archive.save(entry)
-        self._runs.arrange()
 
     async def queue_move(self, entries: Iterable[Entry], where: Where) -> None:
         """Let them have their turn earlier or later."""
@@ -266,6 +265,7 @@ class Session:
         for kept, have in found:
             self._roster.enter(kept).kept_have = have
         await self._archive.look_for_data(self.queue)
+        self._jobs.go_on(self.queue, self._nursery)
         await self._runs.arrange_first()
 
     async def run(self) -> None:
