@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from swarm.bitfield import Bitfield
-from swarm.daemon.data import delete_data, forget_resume, free_space, is_gone, move_data, relocate_resume
+from swarm.daemon.data import check_way, delete_data, forget_resume, free_space, is_gone, move_data, relocate_resume
 from swarm.daemon.documents import KeptEntry, KeptSession, entry_document
 from swarm.daemon.entry import Entry
 from swarm.daemon.options import Options
@@ -64,6 +64,7 @@ class Archive:
                 times=entry.times,
                 paused=entry.paused,
                 finished=entry.finished,
+                moving_to=entry.moving_to,
                 wishes=entry.wishes,
             )
             await self._runner(self._state.save_entry, entry.info_hash, entry_document(kept))
@@ -105,8 +106,12 @@ class Archive:
     # -- its files --------------------------------------------------------------------------------------------------
 
     async def move_data(self, metainfo: Metainfo, source: Path, target: Path) -> None:
-        """Move its files."""
+        """Move its files, over what is in the way."""
         await self._runner(move_data, metainfo, source, target)
+
+    async def check_way(self, metainfo: Metainfo, source: Path, target: Path) -> None:
+        """StorageError for what is in the way."""
+        await self._runner(check_way, metainfo, source, target)
 
     async def relocate(self, metainfo: Metainfo, target: Path) -> None:
         """They were moved: what was verified stays so."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,17 +35,23 @@ def free_space(directory: Path) -> int:
     return 0
 
 
-def move_data(metainfo: Metainfo, source: Path, target: Path) -> None:
-    """Move what is there of its files.  StorageError if that cannot be, or something is in the way: nothing has moved.
+def check_way(metainfo: Metainfo, source: Path, target: Path) -> None:
+    """StorageError if one of its files could not be moved for something that is there already."""
+    for old, new in _pairs(metainfo, source, target):
+        if os.path.lexists(new):
+            raise StorageError(f"cannot move {old}: {new} is in the way")
 
-    To another file system they are copied, and removed here once all are there.
+
+def move_data(metainfo: Metainfo, source: Path, target: Path) -> None:
+    """Move what is there of its files.  StorageError if that cannot be: nothing has moved.
+
+    To another file system they are copied, and removed here once all are there.  What is in the way is overwritten: it
+    was left by a move that ended in the middle; `check_way` comes before the first.
     """
     moved: list[tuple[Path, Path]] = []
     copied: list[tuple[Path, Path]] = []
     try:
         for old, new in _pairs(metainfo, source, target):
-            if os.path.lexists(new):
-                raise StorageError(f"cannot move {old}: {new} is in the way")
             new.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.rename(old, new)
@@ -54,16 +61,11 @@ def move_data(metainfo: Metainfo, source: Path, target: Path) -> None:
                     raise
                 copied.append((old, new))
                 _copy(old, new)
+        _remove(old for old, _ in copied)
     except OSError as error:
         _take_back(moved, copied)
         _remove_empty_directories(metainfo, target)
         raise StorageError(f"cannot move {metainfo.name} to {target}: {error.strerror}") from error
-    except StorageError:
-        _take_back(moved, copied)
-        _remove_empty_directories(metainfo, target)
-        raise
-    for old, _ in copied:
-        os.unlink(old)
     _remove_empty_directories(metainfo, source)
 
 
@@ -115,6 +117,16 @@ def _copy(old: Path, new: Path) -> None:
     if not new.is_symlink():
         with open(new, "rb") as file:
             os.fsync(file.fileno())
+
+
+def _remove(copied: Iterable[Path]) -> None:
+    """OSError if the first cannot be removed; then all are there.  What cannot be removed of the others stays."""
+    for count, path in enumerate(copied):
+        try:
+            os.unlink(path)
+        except OSError:
+            if not count:
+                raise
 
 
 def _take_back(moved: list[tuple[Path, Path]], copied: list[tuple[Path, Path]]) -> None:

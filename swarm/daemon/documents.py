@@ -38,6 +38,8 @@ class KeptEntry:
     times: Times
     paused: bool = False
     finished: bool = False
+    moving_to: Path | None = None
+    """Where its files were on their way to when this was written."""
     wishes: Wishes = field(default_factory=Wishes)
     counters: Counters = field(default_factory=Counters)
 
@@ -68,6 +70,7 @@ def entry_document(kept: KeptEntry) -> dict[str, Any]:
         "directory": os.fspath(kept.directory),
         "paused": kept.paused,
         "finished": kept.finished,
+        "moving_to": None if kept.moving_to is None else os.fspath(kept.moving_to),
         "times": asdict(kept.times),
         "wishes": wishes,
     }
@@ -85,6 +88,7 @@ def read_entry(source: Metainfo | Magnet, document: Mapping[str, Any]) -> KeptEn
         directory=_path(document, "directory"),
         paused=_typed(document, "paused", bool),
         finished=_typed(document, "finished", bool),
+        moving_to=None if document.get("moving_to") is None else _path(document, "moving_to"),
         times=_times(_typed(document, "times", dict)),
         wishes=wishes,
     )

@@ -107,6 +107,8 @@ class Entry:
         self.written = source
         """As it is kept on disk."""
         self.directory = directory
+        self.moving_to: Path | None = None
+        """Where its files are on their way to, or were when the daemon ended."""
         self.peers: tuple[Endpoint, ...] = ()
         """To be asked at once when it starts, until the daemon ends."""
         self.wishes = wishes

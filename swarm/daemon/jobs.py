@@ -6,7 +6,7 @@ One job at a time for each torrent; its `Entry.lock` is held meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
 
 import trio
@@ -47,10 +47,18 @@ class Jobs:
         await self._or_warn(self._archive.save(entry), entry)
         self._runs.arrange()
 
+    def go_on(self, entries: Iterable[Entry], nursery: trio.Nursery) -> None:
+        """Finish, in ``nursery``, the moves that the end of an earlier run has interrupted."""
+        for entry in entries:
+            if entry.moving_to is not None:
+                entry.job = "move"
+                nursery.start_soon(self.move, entry, entry.moving_to, True)
+
     async def move(self, entry: Entry, directory: Path, data: bool) -> None:
         """Have its files beneath ``directory``: moved there with ``data``, else found there.
 
-        Begun, it is finished whatever is cancelled: a daemon that ends must know where its data is.
+        Begun, it is finished whatever is cancelled: a daemon that ends must know where its data is.  For one that was
+        killed meanwhile see `go_on`.
         """
         async with entry.lock:
             with trio.CancelScope(shield=True):
@@ -62,17 +70,21 @@ class Jobs:
         try:
             await self._runs.halt(entry)
             moved = entry.metainfo if data else None
-            if moved is not None:
-                await self._archive.move_data(moved, entry.directory, directory)
-            else:
+            if moved is None:
                 entry.kept_have = None
+            else:
+                if entry.moving_to is None:
+                    await self._archive.check_way(moved, entry.directory, directory)
+                entry.moving_to = directory
+                await self._archive.save(entry)
+                await self._archive.move_data(moved, entry.directory, directory)
             entry.directory, entry.problem = directory, None
             if moved is not None:
                 await self._or_warn(self._archive.relocate(moved, directory), entry)
         except StorageError as error:
             entry.problem = str(error)
         finally:
-            entry.job = None
+            entry.job = entry.moving_to = None
         entry.times.edited_at = time.time()
         await self._or_warn(self._archive.save(entry), entry)
 

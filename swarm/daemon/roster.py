@@ -53,6 +53,7 @@ class Roster:
             counters=kept.counters,
         )
         entry.finished = kept.finished
+        entry.moving_to = kept.moving_to
         self._next_id += 1
         self.entries[entry.id] = self._by_hash[entry.info_hash] = entry
         entry.queue_position = len(self._queue)
