@@ -45,9 +45,7 @@ def run(options: Namespace) -> int:
     plan = plan_of(settings)
     log = Log(sys.stderr, as_json=options.log_json, verbose=options.verbose)
     notifier = Notifier()
-    for number in (signal.SIGINT, signal.SIGTERM):  # while nobody obeys yet, or any more: what is written is so at once
-        signal.signal(number, _end_at_once)
-    for number in (signal.SIGHUP, signal.SIGUSR1):
+    for number in (signal.SIGHUP, signal.SIGUSR1):  # while nobody obeys yet, or any more
         signal.signal(number, signal.SIG_IGN)
     trio.run(run_daemon, plan, notifier, partial(_accompany, options, settings, notifier, log), log.of)
     return 0
@@ -89,6 +87,8 @@ def _given(settings: Settings) -> Collection[str]:
 async def _accompany(
     options: Namespace, settings: Settings, notifier: Notifier, log: Log, session: Session
 ) -> AsyncIterator[None]:
+    for number in (signal.SIGINT, signal.SIGTERM):  # once `_obey` has ended: during the last save
+        signal.signal(number, _end_at_once)
     log.say("info", f"running with {len(session.entries)} torrents on port {session.node.port or 'none yet'}")
     if (path := settings.values["rpc-password-file"]) is not None and _others_may_read(path):
         log.say("warning", f"other users of this machine may read {path}, which holds the password: chmod 600 it")
