@@ -40,6 +40,8 @@ def check_way(metainfo: Metainfo, source: Path, target: Path) -> None:
     for old, new in _pairs(metainfo, source, target):
         if os.path.lexists(new):
             raise StorageError(f"cannot move {old}: {new} is in the way")
+        if not _is_beneath(target, new.relative_to(target).parts):
+            raise StorageError(f"cannot move {old}: a part of {new} is a symbolic link, and those are not followed")
 
 
 def move_data(metainfo: Metainfo, source: Path, target: Path) -> None:
@@ -141,7 +143,7 @@ def _remove_empty_directories(metainfo: Metainfo, directory: Path) -> None:
     for parts in sorted(inner, key=len, reverse=True):
         path = directory.joinpath(*parts)
         try:
-            if not path.is_symlink():
+            if _is_beneath(directory, (*parts, "")):
                 path.rmdir()
         except OSError:  # something else is in it, or it is gone
             continue

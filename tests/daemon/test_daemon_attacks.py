@@ -12,9 +12,12 @@ import trio
 
 from swarm.cli.remote import password_of
 from swarm.cli.settle import settle
+from swarm.daemon.data import check_way, delete_data, move_data
 from swarm.daemon.rpc_torrents import MAX_IDS
 from swarm.daemon.state import StateDirectory
-from swarm.errors import UsageError
+from swarm.errors import StorageError, UsageError
+from swarm.torrent.create import create
+from swarm.torrent.metainfo import Metainfo, parse_torrent_untrusted
 from tests.daemon.plain_session import sample
 from tests.daemon.test_rpc import Remote
 from tests.daemon.test_rpc import remote as remote
@@ -63,3 +66,63 @@ def test_a_user_that_cannot_be_sent_is_refused(tmp_path: Path) -> None:
     given = {"rpc_user": "some:body", "rpc_password_file": tmp_path / "password"}
     with pytest.raises(UsageError, match="--rpc-user: a name with a colon"):
         password_of(settle(given, {}))
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Metainfo:
+    """A torrent whose files are in ``tmp_path / "data"``."""
+    (tmp_path / "data/t/sub").mkdir(parents=True)
+    (tmp_path / "data/t/a").write_bytes(b"a")
+    (tmp_path / "data/t/sub/b").write_bytes(b"b")
+    return parse_torrent_untrusted(create(tmp_path / "data/t"))
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """Somebody's own, with names like those of the torrent."""
+    outside = tmp_path / "outside"
+    (outside / "sub").mkdir(parents=True)
+    (outside / "empty").mkdir()
+    (outside / "b").write_bytes(b"precious")
+    (outside / "sub/b").write_bytes(b"precious, too")
+    return outside
+
+
+def names(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*")}
+
+
+@pytest.mark.parametrize("planted", ["t/sub", "t"])
+def test_files_behind_a_symbolic_link_are_not_deleted(
+    tmp_path: Path, shared: Metainfo, outside: Path, planted: str
+) -> None:
+    data, before = tmp_path / "data", names(outside)
+    (data / planted).rename(tmp_path / "put away")
+    (data / planted).symlink_to(outside)
+    delete_data(shared, data)
+    assert names(outside) == before
+    assert not (data / "t/a").exists()
+
+
+def test_directories_behind_a_symbolic_link_are_not_removed(tmp_path: Path, shared: Metainfo, outside: Path) -> None:
+    data = tmp_path / "data"
+    (data / "t").rename(tmp_path / "put away")
+    (data / "t").symlink_to(outside)
+    (outside / "sub/b").unlink()
+    delete_data(shared, data)
+    assert (outside / "sub").is_dir()  # though it is empty, and called like one of the torrent's
+
+
+@pytest.mark.parametrize("planted", ["t/sub", "t"])
+def test_nothing_is_moved_behind_a_symbolic_link(tmp_path: Path, shared: Metainfo, outside: Path, planted: str) -> None:
+    target, before = tmp_path / "target", names(outside)
+    (target / planted).parent.mkdir(parents=True)
+    (target / planted).symlink_to(outside / "empty")
+    with pytest.raises(StorageError, match="is a symbolic link, and those are not followed"):
+        check_way(shared, tmp_path / "data", target)
+    assert names(outside) == before
+    (target / planted).unlink()
+    check_way(shared, tmp_path / "data", target)
+    move_data(shared, tmp_path / "data", target)
+    assert (target / "t/sub/b").read_bytes() == b"b"
+    assert not (tmp_path / "data/t").exists()
