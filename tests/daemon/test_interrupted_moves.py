@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -102,3 +103,28 @@ async def test_what_is_in_the_way_of_a_first_move_is_never_overwritten(
             await wait_until(lambda: entry.job is None and entry.problem is not None)
             assert taken.read_text() == "mine"
             assert at.whole(at.downloads) == [True] * FILES
+
+
+async def test_an_original_that_cannot_be_deleted_undoes_the_move(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(old: Path, new: Path) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    unlink = os.unlink
+
+    def guarded(path: Path) -> None:
+        if Path(path).is_relative_to(tmp_path / "downloads"):
+            raise OSError(errno.EROFS, "Read-only file system")
+        unlink(path)
+
+    async with fetching(tmp_path) as at:
+        entry = await at.add()
+        await wait_until(lambda: entry.status == "seed")
+        monkeypatch.setattr(os, "rename", elsewhere)
+        monkeypatch.setattr(os, "unlink", guarded)
+        await at.daemon.ask("torrent-set-location", ids=[entry.id], location=str(tmp_path / "target"), move=True)
+        await wait_until(lambda: entry.job is None and entry.problem is not None)
+        assert entry.problem == f"cannot move album to {tmp_path / 'target'}: Read-only file system"
+        assert at.whole(at.downloads) == [True] * FILES
+        assert list((tmp_path / "target").rglob("*")) == []

@@ -18,7 +18,7 @@ from swarm.errors import DaemonUnreachableError
 from tests.cli.programs import environment
 
 LIMIT = 30.0
-QUIET = ("--no-dht", "--no-lsd", "--no-mapping", "-p", "0")
+QUIET = ("--no-lsd", "--no-mapping")
 
 
 class Daemon:
@@ -31,9 +31,10 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
 
     @contextmanager
-    def running(self, *arguments: object) -> Iterator[None]:
-        """Until the end of the block, or until it was killed before."""
-        command = ["daemon", *QUIET, "--rpc", f"unix:{self.home}/rpc", "-o", self.downloads, *arguments]
+    def running(self, *arguments: object, dht: bool = False) -> Iterator[None]:
+        """Until the end of the block, or until it was killed before.  A DHT knows nobody here."""
+        network = ["--dht-bootstrap", "127.0.0.1:1"] if dht else ["--no-dht", "-p", "0"]
+        command = ["daemon", *QUIET, *network, "--rpc", f"unix:{self.home}/rpc", "-o", self.downloads, *arguments]
         with open(self.home / "log", "ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "swarm", *map(str, command)], env=environment(self.home), stderr=log
