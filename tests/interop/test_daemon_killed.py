@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,12 @@ BAIT_HAS = 5
 async def tracker_and_seed(nursery: trio.Nursery) -> AsyncIterator[tuple[str, Node]]:
     tracker = EmbeddedTracker(random.Random(1))
     local = await nursery.start(tracker.serve, RealNetwork(), Endpoint("127.0.0.1", 0))
-    config = Config(bind="127.0.0.1", port=0, dht=False, lsd=False, mapping=False, upload_rate=RATE)
-    async with open_node(config) as seed:
+    async with node(upload_rate=RATE) as seed:
         yield f"http://127.0.0.1:{local.port}/announce", seed
+
+
+def node(**limits: int) -> AbstractAsyncContextManager[Node]:
+    return open_node(Config(bind="127.0.0.1", port=0, dht=False, lsd=False, mapping=False, **limits))
 
 
 def make_torrent(directory: Path, name: str, tracker: str) -> Path:
@@ -98,35 +101,43 @@ async def test_kills_at_random_moments_under_load_lose_nothing(tmp_path: Path) -
     print(f"seed {dice_seed}")
     killed, downloads = Killed(tmp_path), tmp_path / "downloads"
     names = [f"fetched-{number}" for number in range(FETCHED)]
-    async with trio.open_nursery() as nursery, tracker_and_seed(nursery) as (url, seed):
+    async with (
+        trio.open_nursery() as nursery,
+        tracker_and_seed(nursery) as (url, seed),
+        node(download_rate=RATE // 4) as leech,
+    ):
         torrents = {name: make_torrent(tmp_path / "seed", name, url) for name in names}
         for path in torrents.values():
             seed.add(parse_torrent_untrusted(path.read_bytes()), tmp_path / "seed")
-        baits = {name: make_torrent(downloads, name, url) for name in ("whole", "part")}
+        baits = {name: make_torrent(downloads, name, url) for name in ("whole", "part", "given")}
         os.truncate(downloads / "part", BAIT_HAS * PIECE)
         await _share_the_baits(killed, baits)
         spoil(downloads / "whole", SIZE)
         spoil(downloads / "part", BAIT_HAS * PIECE)
+        taken = leech.add(parse_torrent_untrusted(baits["given"].read_bytes()), tmp_path / "leech")
         for number in range(KILLS):
             async with killed.daemon.beside():
                 if not number:
                     for path in torrents.values():
                         await killed.ask("torrent-add", filename=str(path))
                 await killed.wait(names, 4, 6)  # at once: nothing can have come in the place of what was lost
-                await trio.sleep(dice.uniform(0.0, 0.7))
+                await trio.sleep(dice.uniform(0.0, 0.6))
                 await killed.look()
                 await trio.to_thread.run_sync(killed.daemon.kill)
-        at_kill = dict(killed.verified)
+        at_kill, given = dict(killed.verified), taken.downloaded
         async with killed.daemon.beside():
-            await killed.wait([*names, "whole"], 6)
+            await killed.wait([*names, "whole", "given"], 6)
             told = await killed.look()
+            with trio.fail_after(30):
+                await taken.wait_complete()
         nursery.cancel_scope.cancel()
         sent = sum(torrent.uploaded for torrent in seed.torrents.values())
-    print(f"verified at the last kill: {at_kill}; sent for {FETCHED * SIZE}: {sent}")
+    print(f"verified at the last kill: {at_kill}; sent for {FETCHED * SIZE}: {sent}; given: {given}")
     for name in names:
         assert (downloads / name).read_bytes() == (tmp_path / "seed" / name).read_bytes()
     assert told["whole"]["haveValid"] == SIZE  # so nobody has hashed it
     assert told["part"]["haveValid"] == BAIT_HAS * PIECE
+    assert given > SIZE // 4  # it was sharing, too
     assert sent < 1.25 * FETCHED * SIZE
     assert "Traceback" not in killed.daemon.log()
 
@@ -135,5 +146,5 @@ async def _share_the_baits(killed: Killed, baits: dict[str, Path]) -> None:
     async with killed.daemon.beside():
         for path in baits.values():
             await killed.ask("torrent-add", filename=str(path))
-        await killed.wait(["whole"], 6)
+        await killed.wait(["whole", "given"], 6)
         await killed.wait(["part"], 4)
