@@ -143,6 +143,7 @@ class PeerConnection:
         self._stream = stream
         self._over_tcp = identity.path in ("tcp", "tcp-punched")
         self._received = received
+        self._news = bytearray()
         self._scope = trio.CancelScope()
         self._claimed = self._handshakes = self._extended = 0  # messages since the last tick
         self._retire_by: float | None = None
@@ -230,6 +231,8 @@ class PeerConnection:
         ``mapping_keep_alive`` is the silence in seconds that our NAT bears; over µTP the stream itself sees to that.
         """
         self._measure(now)
+        self.send(bytes(self._news))
+        self._news.clear()
         self._claimed = self._handshakes = self._extended = self.freight.large_frames = 0
         if self._retire_by is not None and (self._has_retired or now >= self._retire_by):
             self.close("duplicate")
@@ -311,9 +314,12 @@ class PeerConnection:
             self.send(Extended(0, ours.encode()).encode())
 
     def tell_have(self, index: int) -> None:
-        """We completed a piece.  Not told to those who have it: they cannot want it."""
+        """We completed a piece.  Those who have it cannot want it: they hear of it within a second, with others, so that
+        their users see how far we are."""
         if index not in self.downloader.theirs:
             self.send(Have(index).encode())
+        else:
+            self._news += Have(index).encode()
 
     def choke(self) -> None:
         if self.uploader.choking:

@@ -67,6 +67,16 @@ async def test_download_rate_is_kept(
         assert (torrent.downloaded - before) / SECONDS == pytest.approx(rate, rel=0.05)
 
 
+async def test_a_seed_sees_how_far_a_leech_is(autojump_clock: MockClock, tmp_path: Path) -> None:
+    async with seed_for(sample_for(tmp_path, 500_000), tmp_path, 1, {"upload_rate": 500_000}, "node") as torrent:
+        for _ in range(3):
+            await trio.sleep(LEAD)
+            (peer,) = torrent.connections
+            seen = peer.downloader.theirs.count * torrent.metainfo.piece_length
+            assert seen == pytest.approx(torrent.uploaded, abs=500_000 * 1.2 + 2 * torrent.metainfo.piece_length)
+        assert seen > torrent.metainfo.total_size / 4
+
+
 @pytest.mark.parametrize("where", ["node", "torrent"])
 @pytest.mark.parametrize("peers", [1, 4])
 @pytest.mark.parametrize("rate", [30_000, 500_000])
