@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.needs import need_program
-from tests.netlab.grid import SAME, Outcome, Pair, Way, World, measure
+from tests.netlab.grid import PORT, SAME, SIZE, Outcome, Pair, Way, World, measure
 from tests.netlab.lab import Lab
 
 pytestmark = pytest.mark.netlab
@@ -67,6 +67,23 @@ def test_a_cell(outcomes: dict[Cell, Future[Outcome]], cell: Cell) -> None:
     print(cell, outcome)
     assert outcome.seconds is not None, outcome.why
     assert (outcome.way in TURN) is cell.relayed
+
+
+def test_a_port_that_is_opened_by_hand_takes_over_and_no_block_comes_twice() -> None:
+    with Lab(ipv6=False) as lab:
+        pair = Pair(lab, "symrand", "symrand", World.parse("turn-turn"), rate=300_000)
+        pair.start_others()
+        pair.settle()
+        leech = pair.start_leech()
+        assert leech.wait_for("piece", WITHIN) is not None, pair.why()
+        assert pair.way_to_seed() in TURN
+        assert pair.seed.router is not None
+        rule = f'iifname "wan" tcp dport {PORT} dnat ip to {pair.seed.address}'
+        pair.seed.router.run("nft", "-f", "-", stdin=f"add rule inet lab before {rule}")
+        assert leech.wait_for("done", WITHIN + 10.0) is not None, pair.why()
+        (done,) = leech.lines("done")
+        assert pair.way_to_seed() == Way("tcp", "out")
+        assert done["downloaded"] == SIZE
 
 
 def test_a_coturn_that_is_killed_in_mid_transfer_is_said_to_be_gone_and_made_use_of_again() -> None:
