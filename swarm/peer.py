@@ -314,8 +314,8 @@ class PeerConnection:
             self.send(Extended(0, ours.encode()).encode())
 
     def tell_have(self, index: int) -> None:
-        """We completed a piece.  Those who have it cannot want it: they hear of it within a second, with others, so that
-        their users see how far we are."""
+        """We completed a piece.  Those who have it cannot want it: they hear of it within a second, with others, for
+        their users to see how far we are."""
         if index not in self.downloader.theirs:
             self.send(Have(index).encode())
         else:
