@@ -115,7 +115,7 @@ class Turned:
         port = await self._turning.port(ipv6=relayed.is_ipv6)
         with port.hold():
             owner = self._turning.relayed_for(relayed)
-            if owner is not None:
+            if owner is not None and self._turning.running:
                 port.permit([owner.host])
                 self._turning.start_soon(self._meetings.tell_relayed, owner, (port.relayed,))
             return await port.dial(relayed, syn_times=DIAL_SYNS, patience=DIAL_PATIENCE)
@@ -229,7 +229,7 @@ class Turned:
 
     def _appear(self, port: TurnPort) -> None:
         """Be known at more introducers, if there are any more."""
-        if not self._admission.public:
+        if not self._admission.public or not self._turning.running:  # ports stand a moment longer than it runs
             return
         now = trio.current_time()
         for introducer in self._introducers(port.relayed):
