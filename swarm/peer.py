@@ -263,9 +263,9 @@ class PeerConnection:
         return not self.downloader.interested and not self.uploader.interested
 
     @property
-    def owes_blocks(self) -> bool:
-        """Whether we have asked for some that are not here yet."""
-        return self.downloader.pipeline.outstanding > 0
+    def is_awaited(self) -> bool:
+        """Whether it is the peer's turn: we have asked for blocks, or it wants some and may ask for them."""
+        return self.downloader.pipeline.outstanding > 0 or (self.uploader.interested and not self.uploader.choking)
 
     def keep_alive(self, now: float, after: float) -> None:
         """Say something that needs an acknowledgement, unless we did within the last ``after`` seconds."""

@@ -143,6 +143,11 @@ class Standing:
         """End `run`.  What is announced stays as it was, so that goodbyes name the port that was announced."""
         self._scope.cancel()
 
+    def may_be_cut_off(self) -> None:
+        """Peers that were there are silent, or gone: it may be our router that has restarted."""
+        if self._mapper is not None:
+            self._mapper.look()
+
     def network_changed(self) -> None:
         """Addresses or routes have changed."""
         self._look_at_addresses()

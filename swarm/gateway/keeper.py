@@ -77,6 +77,11 @@ class Keeper:
         self._strikes = 0
         self._wake.set()
 
+    def look(self) -> None:
+        """Look at the epoch now, where there is one."""
+        self._next_probe = min(self._next_probe, self._clock())
+        self._wake.set()
+
     async def release(self) -> None:
         """Close what was opened, without caring for the answer.  The caller bounds the time."""
         async with trio.open_nursery() as nursery:

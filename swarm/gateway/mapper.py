@@ -26,6 +26,9 @@ from swarm.net.network import Network
 RELEASE_LIMIT = 1.0  # seconds for closing all ports on the way out
 SETTLE = 0.2  # seconds: addresses and routes of one change come in bunches
 TICK = 5.0  # seconds between looks at the clock
+LOOK_SPACING = (
+    20.0  # seconds between looks at the epoch that others ask for: in a poor swarm peers are silent all the time
+)
 JUMP = 10.0  # seconds that a tick must be late by to count as a suspension
 
 _BEST_FIRST = ("pcp", "nat-pmp", "upnp-igd2", "upnp-igd1", "pinhole")
@@ -56,6 +59,7 @@ class Mapper:
         self._network = network
         self._suspended = suspended
         self._sessions: dict[str, Session] = {}  # by interface
+        self._look_again = 0.0
         self._terms = Terms(
             network=network,
             port=port,
@@ -78,6 +82,15 @@ class Mapper:
                 async with trio.open_nursery() as nursery:
                     for session in self._sessions.values():
                         nursery.start_soon(session.release)
+
+    def look(self) -> None:
+        """The router may have restarted: ask for its epoch, at most once in LOOK_SPACING seconds."""
+        now = trio.current_time()
+        if now >= self._look_again:
+            self._look_again = now + LOOK_SPACING
+            for session in self._sessions.values():
+                for keeper in session.keepers:
+                    keeper.look()
 
     def statistics(self) -> tuple[LeaseReport, ...]:
         """Every lease, and every method that was tried in vain, as they are now."""

@@ -409,6 +409,7 @@ class Admission:
         if cut_off:  # if it is our own NAT that has changed, the others know us no more: they say so when spoken to
             for other in self._connections:
                 other.keep_alive(now, LASTING)
+            self._lent.standing.may_be_cut_off()
         if known is not None:
             self.peers.disconnected(known, now, bytes_down=peer.bytes_down, bytes_up=peer.bytes_up, cut_off=cut_off)
             if self._connections.rival_of(identity) is not None:

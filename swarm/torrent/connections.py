@@ -13,7 +13,7 @@ from swarm.identity import Identity
 from swarm.peer import PeerConnection
 
 SILENCE = 2.0
-"""Seconds without a byte from a peer that was asked for blocks, after which it is spoken to: see `Connections.tick`."""
+"""Seconds without a byte from a peer that is awaited, after which it is spoken to: see `Connections.tick`."""
 
 
 class Moved(NamedTuple):
@@ -84,21 +84,24 @@ class Connections:
         for peer in self:
             peer.close(reason)
 
-    def tick(self, now: float, idle_timeout: float, keep_alive: Callable[[Endpoint], float]) -> None:
+    def tick(self, now: float, idle_timeout: float, keep_alive: Callable[[Endpoint], float]) -> bool:
         """Once a second while there are connections.  ``keep_alive`` tells how long a mapping to a peer may rest.
 
-        Whoever only waits for blocks sends nothing that is to be acknowledged, and would never learn that his NAT has
-        another address since.  So a peer that owes us some and is silent is spoken to; where all are silent, everybody.
+        Whoever only waits sends nothing that is to be acknowledged, and would never learn that his NAT has another
+        address since, or has forgotten him.  So a peer that is awaited and silent is spoken to; where all are silent,
+        everybody.  True while nobody is heard.
         """
         for peer in self:
             peer.tick(now, idle_timeout, keep_alive(peer.identity.endpoint))
-        silent = [peer for peer in self._peers if peer.owes_blocks and now - peer.received_at > SILENCE]
-        if silent:
-            heard = max(peer.received_at for peer in self._peers)
-            nobody = now - heard > SILENCE
-            for peer in self._peers if nobody else silent:
-                began = (heard if nobody else peer.received_at) + SILENCE
-                peer.keep_alive(now, now - began)  # once in each silence
+        silent = [peer for peer in self._peers if peer.is_awaited and now - peer.received_at > SILENCE]
+        if not silent:
+            return False
+        heard = max(peer.received_at for peer in self._peers)
+        nobody = now - heard > SILENCE
+        for peer in self._peers if nobody else silent:
+            began = (heard if nobody else peer.received_at) + SILENCE
+            peer.keep_alive(now, now - began)  # once in each silence
+        return nobody
 
     def moved(self) -> Moved:
         total = self._ended

@@ -300,7 +300,9 @@ class Torrent:
         if not self.running:
             return self.state != "stopped"
         if self._connections:
-            self._connections.tick(now, self._config.idle_timeout, self._lent.standing.nat_tests.keep_alive)
+            standing = self._lent.standing
+            if self._connections.tick(now, self._config.idle_timeout, standing.nat_tests.keep_alive):
+                standing.may_be_cut_off()
             self.ways.tick(now)
             if self._exchange is not None:
                 self._exchange.tick(now)
