@@ -39,7 +39,7 @@ NOTICED = 25.0
 """Seconds of pause where a connection is lost: a silence of 2, time-outs of up to 15.5, another punch."""
 
 FOUND_OUT = 20.0
-"""Seconds in which one who is gone is missed; 15.5 at most by µTP, 10 by TCP, and what leads up to that."""
+"""Seconds in which one who is gone is missed; 15.5 at most by µTP, 9 by TCP, and what leads up to that."""
 
 MAPPING_LIFE = 10
 """Seconds that a NAT remembers a silent UDP flow."""
@@ -146,12 +146,12 @@ def _judge_survivor(lab: Lab, pair: Pair, met: float, transport: str, expected: 
 
 
 def _judge_connections(peers: list[Line], pair: Pair, *, anew: bool) -> str | None:
-    """Those of the leech to the seed: one for all of it, or one that broke, and the last led to where the seed is."""
-    broke = [line for line in peers if line["state"] == "lost" and line["reason"] in BROKEN]
-    if bool(broke) is not anew:
-        return f"{'nothing' if anew else 'the connection'} broke: {peers}"
-    last = [line["endpoint"] for line in peers if line["state"] == "connected"][-1]
-    return None if last == f"{pair.seed.external}:{PORT}" else f"the rest came from {last}"
+    """Those of the leech to the seed: one for all of it, but for crossing dials at first; or another one in the end."""
+    connected = [line for line in peers if line["state"] == "connected"]
+    later = [line["endpoint"] for line in connected if line["time"] > connected[0]["time"] + UNDER_WAY]
+    if bool(later) is not anew:
+        return f"{'no other connection' if anew else 'another connection'}: {peers}"
+    return f"the rest came from {later[-1]}" if anew and later[-1] != f"{pair.seed.external}:{PORT}" else None
 
 
 def _judge_loss(lab: Lab, pair: Pair, who: str, fault: Fault) -> str | None:
