@@ -262,6 +262,10 @@ class Pair:
         ended = [] if leech.process.poll() is None else [self._last_words("leech")]
         return (*said, *errors, *ended)
 
+    def is_open(self) -> bool:
+        """Whether the seed's router forwards its port."""
+        return _is_mapped(self.seed)
+
     def relayed_bytes(self) -> int:
         """What a rendezvous that relays has carried so far."""
         carried: int = self._relay_statistics()["bytes"]

@@ -17,7 +17,7 @@ import pytest
 from tests.needs import need_program
 from tests.netlab.faults import change_external_address, reboot_router, shorten_udp_mappings, unplug
 from tests.netlab.grid import PORT, SIZE, Pair, World
-from tests.netlab.lab import Lab
+from tests.netlab.lab import Lab, wait_for_gateway
 from tests.netlab.test_nat_discovery import start_coturn
 from tests.netlab.told import Line
 
@@ -47,6 +47,9 @@ MAPPING_LIFE = 10
 IDLE_FOR = 40.0
 AT_ONCE = 7.0
 """Seconds from the third's start, which takes two, until all is there: sooner than any keep-alive that is too late."""
+
+OPEN_AGAIN = 15.0
+"""Seconds from a gateway's restart until it has opened our port again."""
 
 BROKEN = ("reset", "idle", "not-reading")
 """Reasons of connections that end by themselves."""
@@ -96,6 +99,7 @@ PATHS = {"utp": {"utp-punched"}, "tcp": {"tcp-punched", "tcp"}}
 """By transport.  The seed's SYN may meet the leech's first dial before that knows of the rendezvous: "tcp" then."""
 
 IDLE = ("utp", "idle")
+GATEWAY = ("both", "the seed's gateway restarts")
 SCENES = [(transport, name) for transport in PATHS for name in (*SURVIVED, *GONE)]
 SCENES = [scene for scene in SCENES if scene[0] == "utp" or not scene[1].endswith("killed")]  # the kernel says goodbye
 
@@ -103,10 +107,12 @@ SCENES = [scene for scene in SCENES if scene[0] == "utp" or not scene[1].endswit
 @pytest.fixture(scope="module")
 def outcomes() -> Iterator[dict[tuple[str, str], Future[str | None]]]:
     """All of them, under way: what went wrong, or None."""
-    need_program("ss")
+    for program in ("ss", "miniupnpd"):
+        need_program(program)
     with ThreadPoolExecutor(6) as pool:
         idle = {IDLE: pool.submit(run_idle)}  # which takes longest
-        yield idle | {scene: pool.submit(run, *scene) for scene in SCENES}
+        gateway = {GATEWAY: pool.submit(run_gateway)}
+        yield idle | gateway | {scene: pool.submit(run, *scene) for scene in SCENES}
         pool.shutdown(cancel_futures=True)
 
 
@@ -170,6 +176,42 @@ def _judge_loss(lab: Lab, pair: Pair, who: str, fault: Fault) -> str | None:
 @pytest.mark.parametrize("transport,name", SCENES)
 def test_in_mid_download(outcomes: dict[tuple[str, str], Future[str | None]], transport: str, name: str) -> None:
     assert outcomes[transport, name].result() is None
+
+
+# -- a gateway --------------------------------------------------------------------------------------------------------
+
+
+def run_gateway() -> str | None:
+    """A real miniupnpd (PCP) restarts, its mappings gone, while the leech downloads through a port that it had opened.
+
+    It announces that.  Of UPnP, which has no epochs, a restart is not known before a lease is renewed.
+    """
+    with Lab(ipv6=False) as lab:
+        pair = Pair(lab, "natpmp", "cone", World("ours", "ours", "ours"), rate=RATE)
+        pair.start_others()
+        if not pair.settle():
+            return "the port was never opened"
+        leech = pair.start_leech()
+        met = leech.wait_for("peer", LIMIT, state="connected", endpoint=f"{pair.seed.external}:{PORT}", direction="out")
+        if met is None:
+            return f"not through the port: {leech.lines('peer')}"
+        time.sleep(UNDER_WAY)
+        if leech.lines("done"):
+            return "the fault came too late"
+        reboot_router(lab, pair.seed)
+        wait_for_gateway(pair.seed)
+        restarted = time.monotonic()
+        while not pair.is_open():
+            if time.monotonic() > restarted + OPEN_AGAIN:
+                return "the port stayed shut"
+            time.sleep(0.1)
+        done = leech.wait_for("done", LIMIT)
+        pause = None if done is None else done - met - SIZE / RATE
+        return None if pause is not None and pause < NO_PAUSE else f"a pause of {pause} s: {leech.lines('peer')}"
+
+
+def test_a_gateway_restarts_in_mid_download(outcomes: dict[tuple[str, str], Future[str | None]]) -> None:
+    assert outcomes[GATEWAY].result() is None
 
 
 # -- nothing to say ---------------------------------------------------------------------------------------------------
