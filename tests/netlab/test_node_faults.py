@@ -17,9 +17,9 @@ import pytest
 from tests.needs import need_program
 from tests.netlab.faults import change_external_address, reboot_router, shorten_udp_mappings, unplug
 from tests.netlab.grid import PORT, SIZE, Pair, World
-from tests.netlab.lab import Lab, wait_for_gateway
+from tests.netlab.lab import Lab, Machine, wait_for_gateway
 from tests.netlab.test_nat_discovery import start_coturn
-from tests.netlab.told import Line
+from tests.netlab.told import Line, statistics_of
 
 pytestmark = pytest.mark.netlab
 
@@ -169,8 +169,18 @@ def _judge_loss(lab: Lab, pair: Pair, who: str, fault: Fault) -> str | None:
     while time.monotonic() < deadline:
         time.sleep(0.1)
         if after := node.lines("peer", **gone)[before:]:
-            return None if after[0]["reason"] in (*BROKEN, "closed") else f"{after}"
+            return _judge_remains(lab, pair, who, other) if after[0]["reason"] in (*BROKEN, "closed") else f"{after}"
     return f"kept for {FOUND_OUT} s"
+
+
+def _judge_remains(lab: Lab, pair: Pair, who: str, other: Machine) -> str | None:
+    """What the kernel and the node itself still hold of a connection to who is gone."""
+    machine = pair.leech if who == "leech" else pair.seed
+    at = f"{other.external}:{PORT}"
+    sockets = [line for line in machine.run("ss", "-Htn").splitlines() if at in line and "SYN-SENT" not in line]
+    document = statistics_of(pair.nodes[who].process, lab.directory / f"{who}.stats")
+    known = [peer for peer in document["peers"] if peer["endpoint"] == at and peer["connected"]]
+    return f"left: {sockets} {known}" if sockets or known else None
 
 
 @pytest.mark.parametrize("transport,name", SCENES)
