@@ -20,7 +20,7 @@ from swarm.bitfield import Bitfield
 from swarm.errors import RemoteError, RemoteProtocolError
 from swarm.ext.negotiated import Extensions
 from swarm.identity import Identity
-from swarm.net.network import ReceivesInto, Stream, TellsRoundTrip
+from swarm.net.network import ReceivesInto, Stream, TellsRoundTrip, TellsUnanswered
 from swarm.peerwriter import Library, PeerWriter
 from swarm.ratelimit import TokenBucket, grant_all, take_all
 from swarm.torrent.claims import Claims
@@ -54,6 +54,11 @@ from swarm.wire.messages import (
 
 KEEP_ALIVE_AFTER = 110.0
 """Seconds without sending anything; BEP 3 says that two minutes of silence may end the connection."""
+
+SILENT = 2.0
+UNANSWERED = 8.0
+"""Of a peer that has said nothing for SILENT seconds we look whether its machine still acknowledges what we send; if it
+has not for UNANSWERED seconds and up to two more, the connection is lost: our NAT has another address since, or its."""
 
 SHRINK_AFTER = 2.0
 """Seconds without receiving anything after which a buffer that had grown is given back."""
@@ -225,6 +230,9 @@ class PeerConnection:
         """Seconds to the peer and back; None where the stream does not tell."""
         return self._stream.round_trip() if isinstance(self._stream, TellsRoundTrip) else None
 
+    def _unanswered(self) -> float:
+        return self._stream.unanswered() if isinstance(self._stream, TellsUnanswered) else 0.0
+
     def tick(self, now: float, idle_timeout: float, mapping_keep_alive: float = KEEP_ALIVE_AFTER) -> None:
         """Once a second: time-outs, snubbing, keep-alive.
 
@@ -242,6 +250,10 @@ class PeerConnection:
             return
         if now - self._writer.sending_since > idle_timeout:
             self.close("not-reading")
+            return
+        if now - self.received_at > SILENT and self._unanswered() > UNANSWERED:
+            self.close("reset")
+            self._stream.abort()  # what waits will never arrive, and the next dial wants the same two ports
             return
         self.keep_alive(now, min(mapping_keep_alive, KEEP_ALIVE_AFTER) if self._over_tcp else KEEP_ALIVE_AFTER)
         self.send(self.downloader.tick(now))

@@ -17,7 +17,7 @@ import trio
 from swarm.connect.dial import Link
 from swarm.endpoint import Endpoint
 from swarm.errors import RemoteError
-from swarm.net.network import Buffer, ReceivesInto, Stream, TellsRoundTrip
+from swarm.net.network import Buffer, ReceivesInto, Stream, TellsRoundTrip, TellsUnanswered
 from swarm.net.one_task import OneTask
 from swarm.ratelimit import TokenBucket
 from swarm.torrent.disk import Runner
@@ -67,6 +67,10 @@ class EncryptedStream(trio.abc.HalfCloseableStream):
     def round_trip(self) -> float | None:
         """The inner stream's."""
         return self._inner.round_trip() if isinstance(self._inner, TellsRoundTrip) else None
+
+    def unanswered(self) -> float:
+        """The inner stream's."""
+        return self._inner.unanswered() if isinstance(self._inner, TellsUnanswered) else 0.0
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         return self._decrypt.process(await self._inner.receive_some(SLICE if max_bytes is None else max_bytes))

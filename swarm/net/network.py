@@ -147,6 +147,15 @@ class TellsRoundTrip(Protocol):
 
 
 @runtime_checkable
+class TellsUnanswered(Protocol):
+    """Optional capability of a stream that does not end by itself when the way to the other end is gone."""
+
+    def unanswered(self) -> float:
+        """Seconds for which something has been under way and nothing was acknowledged, to a second if asked once a
+        second; 0 while nothing is under way.  A reader that takes its time acknowledges, and counts as an answer."""
+
+
+@runtime_checkable
 class TellsBuffers(Protocol):
     """Optional capability of a datagram socket, for statistics."""
 

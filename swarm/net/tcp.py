@@ -30,7 +30,6 @@ T = TypeVar("T")
 DEFAULT_RECEIVE_SIZE = 65536  # bytes, of receive_some without a size
 IOV_MAX = os.sysconf("SC_IOV_MAX")  # buffers one sendmsg takes
 LISTEN_BACKLOG = 1024  # connections; the kernel lowers it to net.core.somaxconn
-UNACKNOWLEDGED_FOR = 10_000  # milliseconds without an acknowledgement after which a connection is lost; 15 min else
 NO_HANDLES_PAUSE = 0.1  # seconds between tries to accept while the process has no file handle left
 
 _NO_HANDLES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
@@ -63,9 +62,9 @@ _CONNECTION_LOST = frozenset(
     }
 )
 _ABORT_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
-_TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
 _TCPI_RTT = struct.Struct("=68xI")  # struct tcp_info of linux/tcp.h up to tcpi_rtt, microseconds
+_TCPI_UNACKED = struct.Struct("=24xI28xI")  # the same: tcpi_unacked, packets; tcpi_last_ack_recv, milliseconds
 
 
 class TcpStream(trio.abc.HalfCloseableStream):
@@ -86,8 +85,7 @@ class TcpStream(trio.abc.HalfCloseableStream):
         self._sent_eof = False
         with suppress(OSError):  # the other end may have reset it already; the first call will say so
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if _TCP_USER_TIMEOUT is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, UNACKNOWLEDGED_FOR)
+        self._under_way_since: float | None = None
 
     @property
     def local(self) -> Endpoint:
@@ -104,6 +102,20 @@ class TcpStream(trio.abc.HalfCloseableStream):
         told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_RTT.size)
         microseconds: int = _TCPI_RTT.unpack(told)[0]
         return microseconds / 1e6 or None
+
+    def unanswered(self) -> float:
+        """Not by TCP_USER_TIMEOUT, which ends connections to slow readers, too, although they answer every probe."""
+        if sys.platform != "linux" or self._sock.fileno() == -1:
+            return 0.0
+        told = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCPI_UNACKED.size)
+        unacknowledged, milliseconds = _TCPI_UNACKED.unpack(told)
+        if not unacknowledged:
+            self._under_way_since = None
+            return 0.0
+        now = trio.current_time()
+        if self._under_way_since is None:
+            self._under_way_since = now
+        return float(min(milliseconds / 1000, now - self._under_way_since))
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if max_bytes is None:

@@ -39,6 +39,9 @@ class SimStream(trio.abc.HalfCloseableStream):
     def remote(self) -> Endpoint:
         return self.connection.remote
 
+    def unanswered(self) -> float:
+        return self.connection.unanswered()
+
     async def wait_connected(self) -> None:
         """Block until the handshake is over.  Raises its OSError; any failure and cancellation close the stream."""
         connection = self.connection

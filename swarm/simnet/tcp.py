@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from swarm.endpoint import Endpoint
-from swarm.net.tcp import UNACKNOWLEDGED_FOR
 from swarm.simnet.packet import IPV4_HEADER, IPV6_HEADER, TCP_HEADER, TcpSegment
 from swarm.simnet.ports import os_error
 from swarm.simnet.recovery import SendWindow
@@ -32,7 +31,7 @@ RUN = 64 << 10  # bytes sent as one packet at most
 SYN_TIMEOUT = 1.0  # seconds, doubling
 SYN_RETRIES = 6  # Linux: gives up after 1 + 2 + ... + 64 = 127 s
 SYN_ACK_RETRIES = 5  # 63 s
-USER_TIMEOUT = UNACKNOWLEDGED_FOR / 1000  # seconds without an acknowledgement, as our streams ask the kernel for
+DATA_RETRIES = 15  # tcp_retries2: about 15 minutes
 TIME_WAIT = 60.0  # seconds, as Linux; also how long FIN-WAIT-2 lasts once nobody reads
 
 
@@ -100,6 +99,11 @@ class Connection:
     @property
     def sending_ended(self) -> bool:
         return self._send.fin_seq is not None
+
+    def unanswered(self) -> float:
+        """See `swarm.net.network.TellsUnanswered`."""
+        waits = self._send.outstanding > 0 and not self._send.window_closed  # a probe counts as outstanding here
+        return self._internet.now - self._unanswered_since if waits else 0.0
 
     def write(self, data: bytes | memoryview) -> None:
         """Queue data, which must not change any more, and send what the windows allow."""
@@ -411,13 +415,12 @@ class Connection:
             case State.TIME_WAIT:
                 self._die(None)
             case State.ESTABLISHED if self._send.outstanding or self._send.blocked_by_peer:
-                if self._internet.now >= self._unanswered_since + USER_TIMEOUT:
+                if self._retries > DATA_RETRIES:
                     self._die(os_error(errno.ETIMEDOUT))
                 else:
                     self._send.time_out()
                     self._transmit()
-                    left = self._unanswered_since + USER_TIMEOUT - self._internet.now
-                    self._start_timer(min(self._send.rto, left))
+                    self._start_timer(self._send.rto)
             case State.ESTABLISHED if self.orphaned:
                 self._die(None)
 

@@ -18,6 +18,7 @@ from swarm.endpoint import Endpoint
 from swarm.net.network import ReceivesInto, SendsFile, SendsVectored
 from swarm.net.real import RealNetwork
 from swarm.net.tcp import IOV_MAX, TcpStream
+from tests.net.namespace import run_in_namespace
 
 ANY4 = Endpoint("127.0.0.1", 0)
 ANY6 = Endpoint("::1", 0)
@@ -286,3 +287,47 @@ async def test_a_closed_listener_tells_the_acceptor() -> None:
         listener.close()
     listener.close()
     await accept()
+
+
+async def test_a_reader_that_takes_its_time_answers_and_no_kernel_ends_the_connection() -> None:
+    """TCP_USER_TIMEOUT would: measured, 10.7 s after the window closed, although every probe is answered."""
+    with trio.fail_after(10):
+        sender, reader = await make_clogged_pair()
+        try:
+            while sender.unanswered():
+                await trio.sleep(0.01)
+            assert not sender._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        finally:
+            sender.abort()
+            reader.abort()
+    assert sender.unanswered() == 0.0
+
+
+def test_what_nobody_acknowledges_is_told_in_seconds() -> None:
+    run_in_namespace(
+        [],
+        """
+        import subprocess, trio
+        from tests.net.test_tcp import pair
+
+        async def main():
+            async with pair() as (sender, reader):
+                await sender.send_all(b"x")
+                await reader.receive_some()
+                await trio.sleep(0.3)  # in which nothing was to be acknowledged: it does not count
+                assert sender.unanswered() == 0
+                subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
+                started = trio.current_time()
+                await sender.send_all(b"x")
+                sender.unanswered()
+                with trio.fail_after(5):
+                    while (told := sender.unanswered()) < 0.5:
+                        await trio.sleep(0.05)
+                    assert trio.current_time() - started < 0.8
+                    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+                    while sender.unanswered():
+                        await trio.sleep(0.05)
+
+        trio.run(main)
+        """,
+    )
