@@ -355,13 +355,14 @@ class Node:
         self.standing.online(ports.port)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._online.run, ports)
+                self._online.start(ports, nursery)
                 nursery.start_soon(self._watch_addresses)
                 await self._own_port.wait_lost()
                 self._drop_connections("network-lost")
                 nursery.cancel_scope.cancel()
         finally:
             self.port = self.ports = None
+            self._online.ended()
             self.standing.offline()
             ports.close()
 

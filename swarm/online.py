@@ -55,24 +55,24 @@ class Online:
         cores = port.statistics().cores.values() if port is not None else ()
         return Datagrams(sum(core.datagrams_out for core in cores), sum(core.datagrams_in for core in cores))
 
-    async def run(self, ports: OpenPorts) -> None:
-        """Use these ports until cancelled; they are closed by whoever opened them."""
+    def start(self, ports: OpenPorts, nursery: trio.Nursery) -> None:
+        """Use these ports, which are closed by whoever opened them, in tasks of ``nursery``."""
         lent = self._lent
-        try:
-            async with trio.open_nursery() as nursery:
-                utp = self._start_udp(ports, nursery)
-                for listener in (ports.tcp4, ports.tcp6):
-                    if listener is not None:
-                        nursery.start_soon(self._acceptor.serve, listener.accept, "tcp")
-                nursery.start_soon(lent.shot_ports.run)
-                nursery.start_soon(lent.second_ports.run)
-                nursery.start_soon(lent.relay.run)
-                nursery.start_soon(lent.turning.run)
-                means = Means(ports.port if lent.config.tcp else None, utp)
-                nursery.start_soon(lent.dialer.run, means, self._room)
-                nursery.start_soon(lent.back_dialer.run, means)
-        finally:
-            self._udp = {}
+        utp = self._start_udp(ports, nursery)
+        for listener in (ports.tcp4, ports.tcp6):
+            if listener is not None:
+                nursery.start_soon(self._acceptor.serve, listener.accept, "tcp")
+        nursery.start_soon(lent.shot_ports.run)
+        nursery.start_soon(lent.second_ports.run)
+        nursery.start_soon(lent.relay.run)
+        nursery.start_soon(lent.turning.run)
+        means = Means(ports.port if lent.config.tcp else None, utp)
+        nursery.start_soon(lent.dialer.run, means, self._room)
+        nursery.start_soon(lent.back_dialer.run, means)
+
+    def ended(self) -> None:
+        """The tasks have ended."""
+        self._udp = {}
 
     def _start_udp(self, ports: OpenPorts, nursery: trio.Nursery) -> dict[int, UtpPort]:
         """Run what hangs off the UDP sockets; what there is to dial with over µTP."""
