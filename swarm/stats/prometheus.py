@@ -221,7 +221,10 @@ def _relay(relay: Mapping[str, Any] | None) -> Iterator[Metric]:
     yield _by_reason("relay_ended_total", "Circuits that have ended, by reason.", relay["ended"])
 
 
-def _relay_client(client: Mapping[str, Any]) -> Iterator[Metric]:
+def _relay_client(client: Mapping[str, Any] | None) -> Iterator[Metric]:
+    """Of what others carry for us; not known of nodes of earlier versions."""
+    if client is None:
+        return
     for key, name, text in (
         ("relays", "relay_client_relays", "Connected peers that relay."),
         ("reservations", "relay_client_reservations", "Relays that lead circuits to us."),
