@@ -94,6 +94,32 @@ async def test_one_transport_is_enough(
         assert [event.path for event in leech.of(PunchConnected, role="initiator")] == [path]
 
 
+async def test_without_udp_two_meet_by_tcp_though_their_nats_give_them_other_ports(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """Each NAT maps a port to one port outside for all remotes, which only the introducer sees."""
+    renumbering = NatBehaviour(filtering=Dependence.ADDRESS_AND_PORT_DEPENDENT, allocation="random")
+    async with open_internet(seed=1) as internet:
+        sample = make_sample(tmp_path / "seed", 1 << 18)
+        middle = internet.host("middle")
+        endpoint = Endpoint(middle.ipv4, PORT)
+        homes = [internet.router(f"{name}-home", renumbering, blocks=frozenset({"udp"})) for name in ("seed", "leech")]
+        async with (
+            node_on(middle, 1, download_rate=SLOW) as introducer,
+            node_on(internet.host("seed", router=homes[0]), 2) as sharing,
+            node_on(internet.host("leech", router=homes[1]), 3) as leech,
+        ):
+            introducer.node.add(sample.metainfo, tmp_path / "middle")
+            await seeding(sharing, sample, peers=[endpoint])
+            await sharing.wait_for(PeerConnected, endpoint=endpoint)
+            peers = [endpoint, Endpoint(homes[0].wan, PORT)]
+            torrent = leech.node.add(sample.metainfo, tmp_path / "leech", peers=peers)
+            with trio.fail_after(5):
+                await torrent.wait_complete()
+            (met,) = [event for event in leech.of(PeerConnected) if event.endpoint.host == homes[0].wan]
+            assert met.path == "tcp-punched" and met.endpoint.port != PORT
+
+
 async def test_without_punching_nobody_is_asked(autojump_clock: MockClock, tmp_path: Path) -> None:
     async with punchable(tmp_path) as swarm, swarm.leech("cone", punch=False) as (leech, torrent):
         with trio.move_on_after(30):

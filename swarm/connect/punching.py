@@ -69,6 +69,11 @@ class Introducer:
         return Endpoint(self.observed.host, port) if port is not None else None
 
     @property
+    def is_hidden(self) -> bool:
+        theirs = self.peer.theirs
+        return theirs is not None and theirs.hidden is True and self.peer.identity.direction == "in"
+
+    @property
     def path(self) -> PathName:
         return self.peer.identity.path
 

@@ -55,6 +55,10 @@ class Relayable(Protocol):
         """Where it says that it listens: its host with ``p`` of its extension handshake, or where we dialled it."""
 
     @property
+    def is_hidden(self) -> bool:
+        """Whether it has dialled us from its listening port, which nobody is known to be able to dial."""
+
+    @property
     def path(self) -> PathName: ...
 
     @property
@@ -84,9 +88,10 @@ class HolepunchRelay:
     Peers are found by where we see them *and* by where they listen: PEX names the latter.  They are told the
     observed endpoint if the link is µTP: that is the UDP mapping a punch needs.  A link of TCP shows no such thing,
     since most clients dial from another port than they listen on; told then is where the peer says it listens
-    if that is on the observed host (right for µTP behind a NAT that preserves ports, and for a simultaneous open of
-    those who dial from their listening port, which we observe as the same), else the observed endpoint.  Refusing such
-    peers with no-support would be untrue and take away what chance there is.
+    if that is on the observed host (right for µTP behind a NAT that preserves ports), else the observed endpoint.  Of a
+    node of ours that is hidden it is the observed one, always: it has dialled from the port that it listens on, so that
+    is where a simultaneous open has to go.  Refusing such peers with no-support would be untrue and take away what
+    chance there is.
     """
 
     def __init__(self, connections: Callable[[], Iterable[Relayable]], is_own: Callable[[Endpoint], bool]) -> None:
@@ -159,6 +164,6 @@ def _is_at(connection: Relayable, target: Endpoint) -> bool:
 def _punchable(connection: Relayable) -> Endpoint:
     """What the other one is told to dial; see `HolepunchRelay`."""
     observed, listens = connection.observed, connection.listens
-    if connection.path in UTP_PATHS or listens is None or listens.host != observed.host:
+    if connection.path in UTP_PATHS or connection.is_hidden or listens is None or listens.host != observed.host:
         return observed
     return listens

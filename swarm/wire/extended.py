@@ -1,7 +1,7 @@
 """The extension handshake of BEP 10: the bencoded dictionary in an `Extended` message with ``ext_id`` 0.
 
-Carries the keys of BEP 10, ``metadata_size`` (BEP 9), ``upload_only`` (BEP 21) and ``e`` (no BEP; deployed clients:
-prefers encryption).  The extensions themselves live in `swarm.ext`.
+Carries the keys of BEP 10, ``metadata_size`` (BEP 9), ``upload_only`` (BEP 21), ``e`` (no BEP; deployed clients:
+prefers encryption) and ``sw_hidden`` (ours).  The extensions themselves live in `swarm.ext`.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ class ExtendedHandshake:
     e: bool | None = None
     """The sender prefers encrypted connections."""
 
+    hidden: bool | None = None
+    """Nobody is known to be able to dial the sender by IPv4; what it dials leaves from its listening port."""
+
     def encode(self) -> bytes:
         """The payload for `Extended`.  ValueError for an address that is not one."""
         plain: dict[str, Encodable | None] = {
@@ -68,6 +71,7 @@ class ExtendedHandshake:
             "metadata_size": self.metadata_size,
             "upload_only": int(self.upload_only) if self.upload_only is not None else None,
             "e": int(self.e) if self.e is not None else None,
+            "sw_hidden": int(self.hidden) if self.hidden is not None else None,
         }
         return encode({key.encode(): value for key, value in plain.items() if value is not None})
 
@@ -110,6 +114,7 @@ def parse_extended_handshake_untrusted(payload: bytes | bytearray | memoryview) 
         metadata_size=read(b"metadata_size", _number),
         upload_only=read(b"upload_only", _flag),
         e=read(b"e", _flag),
+        hidden=read(b"sw_hidden", _flag),
     )
 
 

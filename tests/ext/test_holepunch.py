@@ -333,6 +333,7 @@ class Peer:
     listens: Endpoint | None = None
     path: PathName = "utp"
     speaks_holepunch: bool = True
+    is_hidden: bool = False
     said: list[bytes] = field(default_factory=list)
 
     @property
@@ -391,6 +392,13 @@ def test_of_a_peer_seen_over_tcp_the_listening_port_is_told_if_it_is_on_that_hos
         Connect(elsewhere.observed),
         Connect(silent.observed),
     ]
+
+
+def test_of_one_that_is_hidden_and_dials_from_its_listening_port_it_is_told_where_that_is_seen() -> None:
+    listens = Endpoint(TARGET.host, 6881)
+    asker, target = Peer(ASKER), Peer(TARGET, listens, "tcp", is_hidden=True)
+    relay([asker, target]).rendezvous_asked(asker, listens, 0.0)
+    assert asker.heard() == [Connect(TARGET)]
 
 
 def test_a_peer_held_twice_is_told_of_over_utp() -> None:

@@ -29,6 +29,7 @@ FULL = ExtendedHandshake(
     ipv6="2001:db8::2",
     metadata_size=31235,
     upload_only=True,
+    hidden=True,
     e=False,
 )
 
@@ -143,7 +144,9 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.binary(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-keys = st.sampled_from([b"m", b"v", b"p", b"reqq", b"yourip", b"ipv4", b"ipv6", b"metadata_size", b"upload_only", b"e"])
+keys = st.sampled_from(
+    [b"m", b"v", b"p", b"reqq", b"yourip", b"ipv4", b"ipv6", b"metadata_size", b"upload_only", b"e", b"sw_hidden"]
+)
 
 
 @given(st.dictionaries(keys | st.binary(max_size=4), values))
