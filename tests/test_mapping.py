@@ -105,6 +105,17 @@ async def seed(place: Place, **config: Any) -> AsyncIterator[Recorded]:
 # ---- what is told
 
 
+async def test_what_a_tracker_says_of_our_address_counts(autojump_clock: MockClock, tmp_path: Path) -> None:
+    """BEP 24: the one tracker that there is names it, and is one voice of the four that decide."""
+    async with home(tmp_path) as place, seed(place, mapping=False) as node:
+        await trio.sleep(2)
+        assert "(trackers 1)" in node.node.standing.report(4).evidence[0]
+        for reporter in ("20.71.0.1", "20.72.0.1", "20.73.0.1"):
+            assert node.node.standing.external_host(ipv6=False) is None
+            node.node.standing.address_seen(reporter, WAN, "bep10")
+        assert node.node.standing.external_host(ipv6=False) == WAN
+
+
 @pytest.mark.parametrize("protocol", STARTS)
 async def test_the_port_that_the_gateway_gave_is_what_the_tracker_and_peers_are_told(
     autojump_clock: MockClock, tmp_path: Path, protocol: str
