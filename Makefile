@@ -1,7 +1,8 @@
 # `make demo` and `make test` need python3 (>= 3.11) with venv and pip, make and git, and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
-JOBS ?= auto
+# One more than there are cores: some tests mostly wait for processes.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print((os.cpu_count() or 1) + 1)')
 
 # The tests start some hundreds of processes: compiling everything anew in each takes longer than the tests.
 unexport PYTHONDONTWRITEBYTECODE
