@@ -6,6 +6,7 @@ passkeys, and does not test whether the peers it lists can be reached.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import random
 from collections import deque
@@ -21,7 +22,7 @@ from dht.bencode import Value, encode
 from dht.compact import encode_peers
 from swarm.endpoint import Endpoint, normalise_host
 from swarm.errors import RemoteProtocolError
-from swarm.net.network import DatagramSocket, Network, Outgoing, Path, Received, Stream
+from swarm.net.network import DatagramSocket, Listener, Network, Outgoing, Path, Received, Stream
 from swarm.wire.udp_tracker import (
     ANNOUNCE,
     ANNOUNCE_REPLY,
@@ -44,6 +45,9 @@ MAX_PEERS = 2_000
 
 MAX_REPLY_PEERS = 200
 DEFAULT_REPLY_PEERS = 50
+
+BIND_TRIES = 20
+"""Ports tried where any will do."""
 
 MAX_CONNECTIONS = 200
 """HTTP connections at once; further ones are closed unread."""
@@ -104,12 +108,7 @@ class EmbeddedTracker:
 
         Raises OSError when it cannot be bound.
         """
-        socket = await network.bind_udp(local)
-        try:
-            listener = await network.listen_tcp(socket.local)
-        except BaseException:
-            socket.close()
-            raise
+        socket, listener = await _bind(network, local)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._serve_udp, socket)
@@ -288,6 +287,20 @@ class EmbeddedTracker:
             torrent.forget_silent(now)
             if not torrent.peers:
                 del self._torrents[info_hash]
+
+
+async def _bind(network: Network, local: Endpoint) -> tuple[DatagramSocket, Listener]:
+    """One port for both.  Where any will do, a connection of TCP may have the one that UDP was given: then another."""
+    tries_left = 1 if local.port else BIND_TRIES
+    while True:
+        tries_left -= 1
+        socket = await network.bind_udp(local)
+        try:
+            return socket, await network.listen_tcp(socket.local)
+        except BaseException as error:
+            socket.close()
+            if not tries_left or not isinstance(error, OSError) or error.errno != errno.EADDRINUSE:
+                raise
 
 
 @asynccontextmanager

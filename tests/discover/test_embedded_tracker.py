@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import struct
 
@@ -12,6 +13,7 @@ from swarm.discover import embedded_tracker
 from swarm.discover.embedded_tracker import Announced, EmbeddedTracker, open_tracker
 from swarm.endpoint import Endpoint
 from swarm.net.http import HttpError, fetch
+from swarm.net.network import Listener
 from swarm.wire.tracker import (
     AnnounceEvent,
     AnnounceFailure,
@@ -230,3 +232,28 @@ async def test_it_serves_http_on_real_sockets_and_says_404_elsewhere(tracker: Em
         with pytest.raises(trio.BrokenResourceError):
             await stream.receive_some()
         await stream.aclose()
+
+
+class Crowded(LoopbackNetwork):
+    """TCP connections have the first so many ports."""
+
+    def __init__(self, taken: int) -> None:
+        super().__init__()
+        self.taken = taken
+
+    async def listen_tcp(self, local: Endpoint) -> Listener:
+        if self.taken:
+            self.taken -= 1
+            raise OSError(errno.EADDRINUSE, "in use")
+        return await super().listen_tcp(local)
+
+
+async def test_where_any_port_will_do_one_that_is_in_use_is_not_the_end(tracker: EmbeddedTracker) -> None:
+    async with open_tracker(Crowded(5), Endpoint("127.0.0.1", 0), tracker) as where:
+        assert where.port
+    with pytest.RaisesGroup(OSError):
+        async with open_tracker(Crowded(1), where, tracker):
+            pass
+    with pytest.RaisesGroup(OSError):
+        async with open_tracker(Crowded(1000), Endpoint("127.0.0.1", 0), tracker):
+            pass
